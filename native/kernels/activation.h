@@ -1,0 +1,38 @@
+// Owns: element-wise operations. n elements each; out may be exactly one of the inputs.
+#pragma once
+#include "exact-math.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+// relu:       out = tesra_relu(x)
+// relu_grad:  out = (y > 0) ? x : +0, with x = dY and y = the forward output
+// add:        out = x + y
+// scale:      out = fma(alpha, x, beta)
+typedef struct tesra_map {
+  const float* x;
+  const float* y;
+  float* out;
+  int64_t n;
+  float alpha, beta;
+} tesra_map;
+
+// u8_to_f32: out = fma(scale, (float)x, shift)
+typedef struct tesra_u8_to_f32 {
+  const uint8_t* x;
+  float* out;
+  int64_t n;
+  float scale, shift;
+} tesra_u8_to_f32;
+
+// finite: out[0] = 1 when all x are finite, else 0
+typedef struct tesra_finite {
+  const float* x;
+  int32_t* out;
+  int64_t n;
+} tesra_finite;
+
+#ifdef __cplusplus
+}
+#endif
