@@ -1,0 +1,203 @@
+/**
+ * Owns: the graph under construction: its nodes in creation order, names, device scopes.
+ * Invariant: a node's inputs have smaller ids than the node, so the node list is a topological
+ * order and a cycle cannot be expressed.
+ */
+import { GraphError, type Shape } from "../errors.js";
+import { formatShape, OPS, BATCH, DTYPES, type Attributes, type DType, type Fail } from "./ops.js";
+import { fanOf, heUniform, type Initializer } from "./initializer.js";
+
+export interface GraphNode {
+  readonly id: number;
+  readonly op: string;
+  readonly name: string;
+  readonly inputs: readonly number[];
+  readonly attributes: Attributes;
+  readonly shape: Shape;
+  readonly dtype: DType;
+  /** "" or a device like "/job:ps/task:0". */
+  readonly device: string;
+}
+
+/** Chooses a device for a node that is about to be made; sees its op, name and shape. */
+export type DeviceChooser = (node: { op: string; name: string; shape: Shape }) => string;
+
+/** "/job:ps/task:0/gpu:1" and its parts; cpu needs no number. */
+const DEVICE = /^(\/job:[a-z][a-z0-9_-]{0,31})?(\/task:\d{1,5})?(\/(cpu|gpu)(:\d{1,3})?)?$/;
+const NAME = /^[A-Za-z0-9_][A-Za-z0-9_./-]{0,119}$/;
+
+export function isDeviceName(value: string): boolean {
+  return DEVICE.test(value);
+}
+
+export class Graph {
+  readonly nodes: GraphNode[] = [];
+  private readonly names = new Map<string, number>();
+  private readonly deviceScopes: (string | DeviceChooser)[] = [];
+  private readonly nameScopes: string[] = [];
+  private readonly unnamed = new Map<string, number>();
+
+  /** Every node made inside `body` is placed by `device`: a name, or a function of the node. */
+  device<T>(device: string | DeviceChooser, body: () => T): T {
+    this.deviceScopes.push(device);
+    try {
+      return body();
+    } finally {
+      this.deviceScopes.pop();
+    }
+  }
+
+  /** Names made inside `body` get the prefix `scope/`. */
+  scope<T>(scope: string, body: () => T): T {
+    this.nameScopes.push(scope);
+    try {
+      return body();
+    } finally {
+      this.nameScopes.pop();
+    }
+  }
+
+  placeholder(name: string, shape: readonly (number | null)[], dtype: DType = "f32"): Tensor {
+    return this.add("placeholder", [], {
+      shape: shape.map((size) => size ?? BATCH), dtype: DTYPES.indexOf(dtype),
+    }, name);
+  }
+
+  /** A trained tensor; without an initializer, He-uniform for matrices and kernels, else zeros. */
+  variable(name: string, shape: Shape, initializer?: Initializer): Tensor {
+    const chosen = initializer ?? (shape.length >= 2 ? heUniform(fanOf(shape).fanIn) : { kind: "zeros" as const });
+    return this.add("variable", [], { shape: [...shape], initializer: chosen }, name);
+  }
+
+  /** Makes one node; the op's rule throws a GraphError that names the op and the node. */
+  add(op: string, inputs: readonly Tensor[], attributes: Record<string, unknown> = {}, name?: string): Tensor {
+    const definition = Object.hasOwn(OPS, op) ? OPS[op]! : undefined;
+    if (definition === undefined) throw new GraphError("unsupported", `no such operation`, { op });
+    const fullName = this.uniqueName(op, name);
+    const fail: Fail = (message, code = "shape") => {
+      throw new GraphError(code, message, { op, node: fullName, shapes: inputs.map((input) => input.shape) });
+    };
+    if (inputs.length !== definition.inputs) {
+      fail(`takes ${definition.inputs} inputs, got ${inputs.length}`, "attribute");
+    }
+    for (const input of inputs) {
+      if (input.graph !== this) fail(`input "${input.name}" belongs to another graph`, "attribute");
+    }
+    const checked: Record<string, Attributes[string]> = {};
+    for (const [key, check] of Object.entries(definition.attributes)) checked[key] = check(attributes[key], op, key);
+    const unknown = Object.keys(attributes).find((key) => !Object.hasOwn(definition.attributes, key));
+    if (unknown !== undefined) fail(`has no attribute "${unknown}"`, "attribute");
+    const type = definition.infer(inputs, checked, fail);
+    const node: GraphNode = {
+      id: this.nodes.length, op, name: fullName, inputs: inputs.map((input) => input.id),
+      attributes: checked, shape: type.shape, dtype: type.dtype,
+      device: this.chooseDevice(op, fullName, type.shape),
+    };
+    this.nodes.push(node);
+    this.names.set(fullName, node.id);
+    return new Tensor(this, node);
+  }
+
+  tensor(id: number): Tensor {
+    const node = this.nodes[id];
+    if (node === undefined) throw new GraphError("name", `the graph has no node ${id}`);
+    return new Tensor(this, node);
+  }
+
+  find(name: string): Tensor {
+    const id = this.names.get(name);
+    if (id === undefined) throw new GraphError("name", `the graph has no node named "${name}"`);
+    return this.tensor(id);
+  }
+
+  variables(): Tensor[] {
+    return this.nodes.filter((node) => node.op === "variable").map((node) => new Tensor(this, node));
+  }
+
+  /** A copy that can grow (gradients, fused forms) while this graph and its hash stay as they are. */
+  clone(): Graph {
+    const copy = new Graph();
+    for (const node of this.nodes) {
+      copy.nodes.push(node);
+      copy.names.set(node.name, node.id);
+    }
+    return copy;
+  }
+
+  private chooseDevice(op: string, name: string, shape: Shape): string {
+    const chosen = this.deviceScopes.at(-1) ?? "";
+    const device = typeof chosen === "string" ? chosen : chosen({ op, name, shape });
+    if (!isDeviceName(device)) {
+      throw new GraphError("device", `"${device}" is no device; expected a form like /job:ps/task:0 or ` +
+        "/job:worker/task:1/gpu:0", { op, node: name });
+    }
+    return device;
+  }
+
+  private uniqueName(op: string, name: string | undefined): string {
+    const prefix = this.nameScopes.map((scope) => `${scope}/`).join("");
+    if (name === undefined) {
+      const base = prefix + op;
+      for (;;) {
+        const count = this.unnamed.get(base) ?? 0;
+        this.unnamed.set(base, count + 1);
+        const candidate = count === 0 ? base : `${base}_${count}`;
+        if (!this.names.has(candidate)) return candidate;
+      }
+    }
+    const full = prefix + name;
+    if (!NAME.test(full)) {
+      throw new GraphError("name", `"${full}" is no valid name (letters, digits, _ . / -, at most 120)`, { op });
+    }
+    if (this.names.has(full)) throw new GraphError("name", `the name "${full}" is taken`, { op, node: full });
+    return full;
+  }
+}
+
+/** A handle on one node, with the ops that read naturally as methods. */
+export class Tensor {
+  constructor(readonly graph: Graph, private readonly node: GraphNode) {}
+
+  get id(): number { return this.node.id; }
+  get op(): string { return this.node.op; }
+  get name(): string { return this.node.name; }
+  get shape(): Shape { return this.node.shape; }
+  get dtype(): DType { return this.node.dtype; }
+  get deviceName(): string { return this.node.device; }
+
+  /** uint8 pixels to floats: value * scale + shift. */
+  toFloat(scale = 1 / 255, shift = 0): Tensor {
+    return this.graph.add("toFloat", [this], { scale: Math.fround(scale), shift: Math.fround(shift) });
+  }
+  /** (m, k) x (k, n). */
+  matmul(other: Tensor, options: { transposeA?: boolean; transposeB?: boolean } = {}): Tensor {
+    const { transposeA = false, transposeB = false } = options;
+    return this.graph.add("matmul", [this, other], { transposeA, transposeB });
+  }
+  /** Adds a vector over the last dimension. */
+  biasAdd(bias: Tensor): Tensor { return this.graph.add("biasAdd", [this, bias]); }
+  add(other: Tensor): Tensor { return this.graph.add("add", [this, other]); }
+  /** alpha * x + beta. */
+  scale(alpha: number, beta = 0): Tensor {
+    return this.graph.add("scale", [this], { alpha: Math.fround(alpha), beta: Math.fround(beta) });
+  }
+  relu(): Tensor { return this.graph.add("relu", [this]); }
+  /** x (N, H, W, C) with a kernel (KH, KW, C, OC). */
+  conv2d(weight: Tensor, options: { stride?: number; padding?: number } = {}): Tensor {
+    const { stride = 1, padding = 0 } = options;
+    return this.graph.add("conv2d", [this, weight],
+      { strideH: stride, strideW: stride, padH: padding, padW: padding });
+  }
+  maxPool(kernel: number, stride = kernel): Tensor { return this.graph.add("maxPool", [this], { kernel, stride }); }
+  avgPool(kernel: number, stride = kernel): Tensor { return this.graph.add("avgPool", [this], { kernel, stride }); }
+  reshape(shape: readonly (number | null)[]): Tensor {
+    return this.graph.add("reshape", [this], { shape: shape.map((size) => size ?? BATCH) });
+  }
+  /** Keeps the first dimension, joins the rest. */
+  flatten(): Tensor {
+    const [first = 1, ...rest] = this.shape;
+    if (rest.length === 1) return this;
+    return this.reshape([first, rest.reduce((product, size) => product * size, 1)]);
+  }
+  toString(): string { return `${this.op} "${this.name}" ${formatShape(this.shape)}`; }
+}

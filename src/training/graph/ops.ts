@@ -1,0 +1,255 @@
+/**
+ * Owns: the table of graph operations: arity, attributes, shape and type rules, cost.
+ * Invariant: a node exists only if its op's rule accepted its inputs, so no later stage re-checks
+ * shapes. Image tensors are NHWC, convolution weights (KH, KW, C, OC).
+ * Ops marked `derived` are made by autodiff alone and are refused in a job that came as data.
+ */
+import { GraphError, type Shape } from "../errors.js";
+import { checkInitializer, type Initializer } from "./initializer.js";
+
+export type DType = "f32" | "u8" | "i32";
+
+/** The batch: allowed as the first dimension only, fixed when a plan is compiled. */
+export const BATCH = -1;
+
+/** Above this no single dimension makes sense, and products of four stay exact below 2^53 checks. */
+export const DIMENSION_MAX = 0x7fffffff;
+export const RANK_MAX = 6;
+
+export type AttributeValue = number | boolean | readonly number[] | Initializer;
+export type Attributes = Readonly<Record<string, AttributeValue>>;
+export interface TensorType {
+  readonly shape: Shape;
+  readonly dtype: DType;
+}
+
+export interface OpDefinition {
+  inputs: number;
+  derived?: true;
+  /** The one input whose shape alone is read: it is not kept alive and does not hinder fusion. */
+  shapeOnly?: number;
+  attributes: Record<string, (value: unknown, op: string, key: string) => AttributeValue>;
+  infer(inputs: readonly TensorType[], attributes: Attributes, fail: Fail): TensorType;
+  /** Multiply-adds of one evaluation, by the types of inputs and output (batch already fixed). */
+  multiplyAdds?(inputs: readonly TensorType[], output: TensorType, attributes: Attributes): number;
+}
+
+export type Fail = (message: string, code?: "shape" | "type" | "attribute") => never;
+
+const attributeError = (op: string, message: string): never => {
+  throw new GraphError("attribute", message, { op });
+};
+const integer = (min: number, max: number) => (value: unknown, op: string, key: string): number =>
+  Number.isInteger(value) && (value as number) >= min && (value as number) <= max
+    ? (value as number)
+    : attributeError(op, `"${key}" must be an integer from ${min} to ${max}, got ${JSON.stringify(value)}`);
+const finite = (value: unknown, op: string, key: string): number =>
+  typeof value === "number" && Number.isFinite(value)
+    ? value
+    : attributeError(op, `"${key}" must be a finite number, got ${JSON.stringify(value)}`);
+const flag = (value: unknown, op: string, key: string): boolean =>
+  typeof value === "boolean" ? value : attributeError(op, `"${key}" must be true or false`);
+const shapeOf = (value: unknown, op: string, key: string): readonly number[] => {
+  const valid = Array.isArray(value) && value.length <= RANK_MAX && value.every((size, position) =>
+    Number.isInteger(size) && ((size >= 1 && size <= DIMENSION_MAX) || (size === BATCH && position === 0)));
+  if (!valid) {
+    attributeError(op, `"${key}" must be at most ${RANK_MAX} sizes from 1 to ${DIMENSION_MAX} ` +
+      `(only the first may be ${BATCH}, the batch), got ${JSON.stringify(value)}`);
+  }
+  return [...(value as number[])];
+};
+
+export const formatShape = (shape: Shape): string =>
+  `(${shape.map((size) => (size === BATCH ? "batch" : String(size))).join(", ")})`;
+export const elementsOf = (shape: Shape): number => shape.reduce((product, size) => product * size, 1);
+const same = (a: Shape, b: Shape): boolean => a.length === b.length && a.every((size, i) => size === b[i]);
+
+function requireType(input: TensorType, dtype: DType, what: string, fail: Fail): void {
+  if (input.dtype !== dtype) fail(`${what} must be ${dtype}, got ${input.dtype}`, "type");
+}
+function requireRank(input: TensorType, rank: number, what: string, fail: Fail): void {
+  if (input.shape.length !== rank) fail(`${what} must have rank ${rank}, got ${formatShape(input.shape)}`);
+}
+
+const STRIDES = {
+  strideH: integer(1, 64), strideW: integer(1, 64), padH: integer(0, 64), padW: integer(0, 64),
+};
+const WINDOW = { kernel: integer(1, 64), stride: integer(1, 64) };
+
+interface Strides { strideH: number; strideW: number; padH: number; padW: number }
+const strides = (attributes: Attributes): Strides => attributes as unknown as Strides;
+
+function windows(size: number, kernel: number, stride: number, pad: number, what: string, fail: Fail): number {
+  const count = Math.floor((size + 2 * pad - kernel) / stride) + 1;
+  if (size + 2 * pad < kernel) fail(`a kernel of ${kernel} does not fit ${what} ${size} with padding ${pad}`);
+  return count;
+}
+
+const elementwise = (inputs: readonly TensorType[], _: Attributes, fail: Fail): TensorType => {
+  inputs.forEach((input, i) => requireType(input, "f32", `input ${i}`, fail));
+  for (const input of inputs) {
+    if (!same(input.shape, inputs[0]!.shape)) {
+      fail(`inputs must have one shape, got ${inputs.map((x) => formatShape(x.shape)).join(" and ")}`);
+    }
+  }
+  return { shape: inputs[0]!.shape, dtype: "f32" };
+};
+
+function pool(inputs: readonly TensorType[], attributes: Attributes, fail: Fail): TensorType {
+  const x = inputs[0]!;
+  requireType(x, "f32", "x", fail);
+  requireRank(x, 4, "x", fail);
+  const { kernel, stride } = attributes as unknown as { kernel: number; stride: number };
+  const [n, h, w, c] = x.shape as [number, number, number, number];
+  return {
+    shape: [n, windows(h, kernel, stride, 0, "height", fail), windows(w, kernel, stride, 0, "width", fail), c],
+    dtype: "f32",
+  };
+}
+
+function logitsAndLabels(inputs: readonly TensorType[], _: Attributes, fail: Fail): TensorType {
+  const [logits, labels] = inputs as readonly [TensorType, TensorType];
+  requireType(logits, "f32", "logits", fail);
+  requireRank(logits, 2, "logits", fail);
+  requireType(labels, "i32", "labels", fail);
+  if (labels.shape.length !== 1 || labels.shape[0] !== logits.shape[0]) {
+    fail(`labels must be ${formatShape([logits.shape[0]!])} for logits ${formatShape(logits.shape)}, ` +
+      `got ${formatShape(labels.shape)}`);
+  }
+  return { shape: [], dtype: "f32" };
+}
+
+const convolutionCost = (output: TensorType, w: Shape): number =>
+  elementsOf(output.shape) * w[0]! * w[1]! * w[2]!;
+
+const gradientLike = (inputs: readonly TensorType[], position: number): TensorType =>
+  ({ shape: inputs[position]!.shape, dtype: "f32" });
+
+export const OPS: Readonly<Record<string, OpDefinition>> = {
+  placeholder: {
+    inputs: 0,
+    attributes: { shape: shapeOf, dtype: (value, op) => integer(0, 2)(value, op, "dtype") },
+    infer: (_, attributes) => ({
+      shape: attributes.shape as Shape, dtype: DTYPES[attributes.dtype as number]!,
+    }),
+  },
+  variable: {
+    inputs: 0,
+    attributes: { shape: shapeOf, initializer: (value, op) => checkInitializer(value, op) },
+    infer: (_, attributes, fail) => {
+      const shape = attributes.shape as Shape;
+      if (shape.includes(BATCH)) fail("a variable cannot depend on the batch");
+      return { shape, dtype: "f32" };
+    },
+  },
+  toFloat: {
+    inputs: 1,
+    attributes: { scale: finite, shift: finite },
+    infer: ([x], _, fail) => {
+      requireType(x!, "u8", "x", fail);
+      return { shape: x!.shape, dtype: "f32" };
+    },
+  },
+  matmul: {
+    inputs: 2,
+    attributes: { transposeA: flag, transposeB: flag },
+    infer: ([a, b], attributes, fail) => {
+      for (const [x, what] of [[a!, "a"], [b!, "b"]] as const) {
+        requireType(x, "f32", what, fail);
+        requireRank(x, 2, what, fail);
+      }
+      const [m, k] = attributes.transposeA ? [a!.shape[1]!, a!.shape[0]!] : [a!.shape[0]!, a!.shape[1]!];
+      const [k2, n] = attributes.transposeB ? [b!.shape[1]!, b!.shape[0]!] : [b!.shape[0]!, b!.shape[1]!];
+      if (k !== k2) {
+        fail(`inner sizes differ: ${formatShape(a!.shape)}${attributes.transposeA ? " transposed" : ""} x ` +
+          `${formatShape(b!.shape)}${attributes.transposeB ? " transposed" : ""}`);
+      }
+      if (n === BATCH) fail("the batch must stay the first dimension of the product");
+      return { shape: [m, n], dtype: "f32" };
+    },
+    multiplyAdds: ([a], output) => elementsOf(output.shape) * (elementsOf(a!.shape) / output.shape[0]!),
+  },
+  biasAdd: {
+    inputs: 2,
+    attributes: {},
+    infer: ([x, b], _, fail) => {
+      requireType(x!, "f32", "x", fail);
+      requireType(b!, "f32", "bias", fail);
+      if (x!.shape.length < 2 || b!.shape.length !== 1 || b!.shape[0] !== x!.shape[x!.shape.length - 1]) {
+        fail(`a bias of ${formatShape(b!.shape)} does not match the last size of ${formatShape(x!.shape)}`);
+      }
+      return { shape: x!.shape, dtype: "f32" };
+    },
+  },
+  add: { inputs: 2, attributes: {}, infer: elementwise },
+  scale: { inputs: 1, attributes: { alpha: finite, beta: finite }, infer: elementwise },
+  relu: { inputs: 1, attributes: {}, infer: elementwise },
+  conv2d: {
+    inputs: 2,
+    attributes: STRIDES,
+    infer: ([x, w], attributes, fail) => {
+      for (const [t, what] of [[x!, "x"], [w!, "weight"]] as const) {
+        requireType(t, "f32", what, fail);
+        requireRank(t, 4, what, fail);
+      }
+      const [n, height, width, channels] = x!.shape as [number, number, number, number];
+      const [kh, kw, c, oc] = w!.shape as [number, number, number, number];
+      if (c !== channels) {
+        fail(`weight ${formatShape(w!.shape)} (KH, KW, C, OC) expects ${c} channels, ` +
+          `x ${formatShape(x!.shape)} (N, H, W, C) has ${channels}`);
+      }
+      const { strideH, strideW, padH, padW } = strides(attributes);
+      return {
+        shape: [n, windows(height, kh, strideH, padH, "height", fail),
+          windows(width, kw, strideW, padW, "width", fail), oc],
+        dtype: "f32",
+      };
+    },
+    multiplyAdds: ([, w], output) => convolutionCost(output, w!.shape),
+  },
+  maxPool: { inputs: 1, attributes: WINDOW, infer: pool },
+  avgPool: { inputs: 1, attributes: WINDOW, infer: pool },
+  reshape: {
+    inputs: 1,
+    attributes: { shape: shapeOf },
+    infer: ([x], attributes, fail) => {
+      const shape = attributes.shape as Shape;
+      // Equal counts with the batch (-1) on both sides or on neither, so the sign must match too.
+      if (elementsOf(shape) !== elementsOf(x!.shape)) {
+        fail(`cannot reshape ${formatShape(x!.shape)} to ${formatShape(shape)}: the counts differ`);
+      }
+      return { shape, dtype: x!.dtype };
+    },
+  },
+  softmaxCrossEntropy: { inputs: 2, attributes: {}, infer: logitsAndLabels },
+  countCorrect: { inputs: 2, attributes: {}, infer: logitsAndLabels },
+
+  // Derived by autodiff.
+  biasGrad: {
+    inputs: 1, derived: true, attributes: {},
+    infer: ([dy]) => ({ shape: [dy!.shape[dy!.shape.length - 1]!], dtype: "f32" }),
+  },
+  /** (dY, Y): dY where Y > 0. */
+  reluGrad: { inputs: 2, derived: true, attributes: {}, infer: elementwise },
+  /** (dY, W, X): the gradient of x; X gives the shape alone. */
+  conv2dInputGrad: {
+    inputs: 3, derived: true, shapeOnly: 2, attributes: STRIDES,
+    infer: (inputs) => gradientLike(inputs, 2),
+    multiplyAdds: ([dy, w]) => convolutionCost(dy!, w!.shape),
+  },
+  /** (X, dY, W): the gradient of the weight; W gives the shape alone. */
+  conv2dWeightGrad: {
+    inputs: 3, derived: true, shapeOnly: 2, attributes: STRIDES,
+    infer: (inputs) => gradientLike(inputs, 2),
+    multiplyAdds: ([, dy, w]) => convolutionCost(dy!, w!.shape),
+  },
+  /** (dY, the maxPool node, its input): routes dY to the kept positions. */
+  maxPoolGrad: { inputs: 3, derived: true, shapeOnly: 2, attributes: WINDOW, infer: (inputs) => gradientLike(inputs, 2) },
+  avgPoolGrad: { inputs: 2, derived: true, shapeOnly: 1, attributes: WINDOW, infer: (inputs) => gradientLike(inputs, 1) },
+  /** (the loss node, logits): (softmax - onehot) / N, which the forward kernel already wrote. */
+  softmaxCrossEntropyGrad: {
+    inputs: 2, derived: true, shapeOnly: 1, attributes: {}, infer: (inputs) => gradientLike(inputs, 1),
+  },
+};
+
+export const DTYPES: readonly DType[] = ["f32", "u8", "i32"];

@@ -1,0 +1,97 @@
+/**
+ * Owns: layer helpers over the graph, and the first models. A layer is a function of a tensor;
+ * `sequential` chains them. Variables are named scope/weight and scope/bias.
+ */
+import type { DeviceChooser, Graph, Tensor } from "./graph/graph.js";
+import { fanOf, glorotUniform, heUniform, type Initializer } from "./graph/initializer.js";
+import { elementsOf } from "./graph/ops.js";
+
+export type Layer = (x: Tensor) => Tensor;
+
+interface LayerOptions {
+  activation?: "relu" | "none";
+  initializer?: Initializer;
+}
+
+function activate(x: Tensor, activation: "relu" | "none"): Tensor {
+  return activation === "relu" ? x.relu() : x;
+}
+
+/** x (N, in) -> (N, units). */
+export function dense(name: string, units: number, options: LayerOptions = {}): Layer {
+  const { activation = "none" } = options;
+  return (x) => x.graph.scope(name, () => {
+    const shape = [x.shape[x.shape.length - 1]!, units];
+    const { fanIn, fanOut } = fanOf(shape);
+    const weight = x.graph.variable("weight", shape, options.initializer ??
+      (activation === "relu" ? heUniform(fanIn) : glorotUniform(fanIn, fanOut)));
+    const bias = x.graph.variable("bias", [units]);
+    return activate(x.matmul(weight).biasAdd(bias), activation);
+  });
+}
+
+/** x (N, H, W, C) -> (N, H', W', channels); `padding` zeros on each side. */
+export function conv2d(name: string, channels: number, kernel: number,
+  options: LayerOptions & { stride?: number; padding?: number } = {}): Layer {
+  const { activation = "none", stride = 1, padding = 0 } = options;
+  return (x) => x.graph.scope(name, () => {
+    const shape = [kernel, kernel, x.shape[x.shape.length - 1]!, channels];
+    const weight = x.graph.variable("weight", shape, options.initializer ?? heUniform(fanOf(shape).fanIn));
+    const bias = x.graph.variable("bias", [channels]);
+    return activate(x.conv2d(weight, { stride, padding }).biasAdd(bias), activation);
+  });
+}
+
+export const maxPool2d = (kernel: number, stride = kernel): Layer => (x) => x.maxPool(kernel, stride);
+export const avgPool2d = (kernel: number, stride = kernel): Layer => (x) => x.avgPool(kernel, stride);
+export const flatten = (): Layer => (x) => x.flatten();
+export const relu = (): Layer => (x) => x.relu();
+
+export const sequential = (...layers: Layer[]): Layer => (x) => layers.reduce((value, layer) => layer(value), x);
+
+/** Mean over the batch of -log softmax(logits)[label]. */
+export function softmaxCrossEntropy(logits: Tensor, labels: Tensor): Tensor {
+  return logits.graph.add("softmaxCrossEntropy", [logits, labels]);
+}
+
+/** How many rows have their largest logit at the label. */
+export function countCorrect(logits: Tensor, labels: Tensor): Tensor {
+  return logits.graph.add("countCorrect", [logits, labels]);
+}
+
+/**
+ * Places variables on parameter servers, largest first come to the least loaded task, and all
+ * else on `worker` (TF1's replica_device_setter with the greedy strategy).
+ */
+export function replicaDeviceSetter(options: { ps: number; worker?: string }): DeviceChooser {
+  const loads = new Array<number>(options.ps).fill(0);
+  return ({ op, shape }) => {
+    if (op !== "variable" || options.ps === 0) return options.worker ?? "/job:worker";
+    const task = loads.indexOf(Math.min(...loads));
+    loads[task]! += elementsOf(shape);
+    return `/job:ps/task:${task}`;
+  };
+}
+
+/** The ends of a classifier that training and evaluation need. */
+export interface Classifier {
+  graph: Graph;
+  images: Tensor;
+  labels: Tensor;
+  logits: Tensor;
+  loss: Tensor;
+  correct: Tensor;
+}
+
+/** uint8 images (batch, ...shape) and labels (batch) -> loss and count over `network`'s logits. */
+export function classifier(graph: Graph, imageShape: readonly number[], network: Layer,
+  normalize: { scale: number; shift: number } = { scale: 1 / 255, shift: 0 }): Classifier {
+  const images = graph.placeholder("images", [null, ...imageShape], "u8");
+  const labels = graph.placeholder("labels", [null], "i32");
+  const logits = network(images.toFloat(normalize.scale, normalize.shift));
+  return {
+    graph, images, labels, logits,
+    loss: softmaxCrossEntropy(logits, labels),
+    correct: countCorrect(logits, labels),
+  };
+}
