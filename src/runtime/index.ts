@@ -1,0 +1,24 @@
+// The runtime's public entry (`tesra-supernet/runtime`).
+export { createSystem, System, type SystemOptions } from "./create-system.js";
+export { defineProtocol } from "./core/protocol.js";
+export type {
+  AnyProtocol, CallName, CallSchema, CastName, Message, Protocol, Reply, Request,
+} from "./core/protocol.js";
+export { behavior, replyLater, Deferred } from "./core/behavior.js";
+export type { Behavior, Context, Handlers, Meta, Piped, SpawnOptions, Timers } from "./core/behavior.js";
+export type { Ref } from "./core/ref.js";
+export { Refusal, RuntimeError, describeError } from "./core/failure.js";
+export type {
+  CallError, CallErrorCode, CallResult, CastResult, RuntimeErrorCode, StopCode, StopReason,
+} from "./core/failure.js";
+export type { CallOptions } from "./core/calls.js";
+export type { CellReport } from "./core/cell.js";
+export type { CellState } from "./core/lifecycle.js";
+export type { MailboxOptions, Overflow, Sender } from "./core/mailbox.js";
+export type { BackoffOptions, Directive, RestartBudgetOptions, Strategy, SupervisionOptions } from "./core/supervision.js";
+export type { DeadLetter, DeadLetterReason } from "./core/dead-letters.js";
+export type { ShutdownOptions, ShutdownReport } from "./core/system.js";
+export type { Clock, Host, Logger, LogFields, Metrics, MetricSample, TaskQueue, TimerHandle } from "./host/host.js";
+export { silentLogger } from "./host/host.js";
+export { MetricsRegistry, createNodeHost } from "./host/node-host.js";
+export { Probe, VirtualClock, seededRandom, settle, type ProbeEntry } from "./testkit.js";
