@@ -27,6 +27,7 @@ export const systemAddresses = {
   taskMarket: "0x0000000000000000000000000000000000001004",
   priceFeed: "0x0000000000000000000000000000000000001005",
   distribution: "0x0000000000000000000000000000000000001006",
+  settlementCalculator: "0x0000000000000000000000000000000000001007",
 } as const satisfies Record<string, Address>;
 
 export type SystemAccountName = keyof typeof systemAddresses;
@@ -235,6 +236,12 @@ export function systemGenesis(params: SystemGenesisParams): SystemAccount[] {
         [foundation, team, distribution, 0n],
       ],
     })),
+    {
+      name: "settlementCalculator",
+      address: systemAddresses.settlementCalculator,
+      balance: 0n,
+      runtimeBytecode: contractArtifact("SettlementCalculator").deployedBytecode,
+    },
   ];
 }
 

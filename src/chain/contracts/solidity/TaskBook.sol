@@ -3,8 +3,9 @@ pragma solidity 0.8.37;
 
 import {Escrow} from "./Escrow.sol";
 import {Settlement} from "./Settlement.sol";
+import {ISettlementCalculator} from "./SettlementCalculator.sol";
 import {
-    COMPUTE_REGISTRY, DISTRIBUTION, IComputeRegistry, IPriceFeed, PRICE_FEED
+    COMPUTE_REGISTRY, DISTRIBUTION, IComputeRegistry, IPriceFeed, PRICE_FEED, SETTLEMENT_CALCULATOR
 } from "./SystemContract.sol";
 import {TaskEvents} from "./TaskEvents.sol";
 import {
@@ -161,7 +162,7 @@ abstract contract TaskBook is Escrow, TaskEvents {
             collateral: task.collateral,
             feeBps: parameters.feeBps
         });
-        outcome = Settlement.compute(offer, shares);
+        outcome = ISettlementCalculator(SETTLEMENT_CALCULATOR).compute(offer, shares);
     }
 
     /// Forfeits in proportion to verified work, own collateral back.
