@@ -1,0 +1,50 @@
+// Owns the map from an operation's kind to its family's launcher and scratch.
+#include "launch.h"
+
+namespace tesra::cuda {
+
+size_t scratchBytes(const tesra_op& op, int multiprocessors) {
+  switch (op.kind) {
+    case TESRA_OP_GEMM: return gemmScratch(op.u.gemm, multiprocessors);
+    case TESRA_OP_BIAS_GRAD: return biasGradScratch(op.u.bias_grad);
+    case TESRA_OP_CONV2D:
+    case TESRA_OP_CONV2D_DX:
+    case TESRA_OP_CONV2D_DW: return convScratch(op.kind, op.u.conv, multiprocessors);
+    case TESRA_OP_MAXPOOL:
+    case TESRA_OP_MAXPOOL_GRAD:
+    case TESRA_OP_AVGPOOL:
+    case TESRA_OP_AVGPOOL_GRAD: return poolScratch(op.kind);
+    case TESRA_OP_SOFTMAX_XENT: return softmaxXentScratch(op.u.softmax_xent);
+    case TESRA_OP_ADAM: return adamScratch(op.u.adam);
+    default: return 0;
+  }
+}
+
+cudaError_t launchOp(const Launch& launch, const tesra_op& op) {
+  switch (op.kind) {
+    case TESRA_OP_GEMM: return launchGemm(launch, op.u.gemm);
+    case TESRA_OP_BIAS_GRAD: return launchBiasGrad(launch, op.u.bias_grad);
+    case TESRA_OP_RELU:
+    case TESRA_OP_RELU_GRAD:
+    case TESRA_OP_ADD:
+    case TESRA_OP_SCALE: return launchMap(launch, op.kind, op.u.map);
+    case TESRA_OP_U8_TO_F32: return launchU8ToF32(launch, op.u.u8_to_f32);
+    case TESRA_OP_FINITE: return launchFinite(launch, op.u.finite);
+    case TESRA_OP_CONV2D:
+    case TESRA_OP_CONV2D_DX:
+    case TESRA_OP_CONV2D_DW: return launchConv(launch, op.kind, op.u.conv);
+    case TESRA_OP_MAXPOOL:
+    case TESRA_OP_MAXPOOL_GRAD:
+    case TESRA_OP_AVGPOOL:
+    case TESRA_OP_AVGPOOL_GRAD: return launchPool(launch, op.kind, op.u.pool);
+    case TESRA_OP_SOFTMAX_XENT: return launchSoftmaxXent(launch, op.u.softmax_xent);
+    case TESRA_OP_COUNT_CORRECT: return launchCountCorrect(launch, op.u.count_correct);
+    case TESRA_OP_SGD:
+    case TESRA_OP_MOMENTUM: return launchSgd(launch, op.kind, op.u.sgd);
+    case TESRA_OP_ADAM: return launchAdam(launch, op.u.adam);
+    case TESRA_OP_DELAY_COMPENSATE: return launchDelayCompensate(launch, op.u.delay_compensate);
+    default: return cudaErrorInvalidValue;
+  }
+}
+
+}  // namespace tesra::cuda
