@@ -1,0 +1,56 @@
+// Owns the measuring commands: picks a suite, prints its table, ends with one line of JSON on --json.
+// Invariant: ours and the peer's are measured in one interleaved run; a peer that cannot be had is null
+// with a reason, never a remembered figure.
+import { writeFileSync } from "node:fs";
+import { machine } from "./machine.mjs";
+
+const suites = { training: () => import("./training/suite.mjs") };
+
+const args = process.argv.slice(2);
+const flag = (name) => args.includes(name);
+const value = (name) => { const at = args.indexOf(name); return at >= 0 ? args[at + 1] : undefined; };
+const suiteName = args.find((arg, i) => !arg.startsWith("-") && !["--runs", "--output"].includes(args[i - 1]));
+
+if (flag("--help") || flag("-h") || !suiteName) {
+  console.log(`Usage: npm run bench -- <suite> [--quick] [--json] [--runs N] [--output FILE]
+
+Suites: ${Object.keys(suites).join(", ")}
+
+  --quick    under a minute, with more spread
+  --json     the last line of stdout is one JSON object
+  --runs N   interleaved runs of each side (default 5, quick 3)
+  --output F also write the JSON to a file
+
+The PyTorch peer needs a Python with torch: TESRA_PYTHON=/path/to/python (default python3).
+
+Examples:
+  npm run bench -- training --quick
+  TESRA_PYTHON=~/torch/bin/python npm run bench -- training --json`);
+  process.exit(suiteName || flag("--help") || flag("-h") ? 0 : 2);
+}
+const load = suites[suiteName];
+if (!load) {
+  console.error(`No suite is called "${suiteName}"; expected one of: ${Object.keys(suites).join(", ")}.`);
+  process.exit(2);
+}
+const runs = Number(value("--runs") ?? (flag("--quick") ? 3 : 5));
+if (!Number.isInteger(runs) || runs < 1 || runs > 100) {
+  console.error(`--runs expects a whole number from 1 to 100, got "${value("--runs")}".`);
+  process.exit(2);
+}
+
+const { run } = await load();
+const progress = (text) => process.stderr.write(`${text}\n`);
+const { results, versions } = await run({ runs, quick: flag("--quick"), progress });
+const report = { suite: suiteName, machine: machine(versions), results };
+
+const cell = (x, digits = 2) => (x === null || x === undefined ? "-" : typeof x === "number" ? x.toFixed(digits) : x);
+const rows = [["name", "unit", "ours", "min", "max", "peer", "peer name", "ratio", "floor", "goal"],
+  ...results.map((r) => [r.name, r.unit, cell(r.ours, 0), cell(r.min, 0), cell(r.max, 0), cell(r.peer, 0),
+    r.peerName ?? r.reason ?? "-", cell(r.ratio), cell(r.floor), cell(r.goal)])];
+const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => String(row[column]).length)));
+for (const row of rows) progress(row.map((text, i) => String(text).padEnd(widths[i])).join("  "));
+
+const line = JSON.stringify(report);
+if (value("--output")) writeFileSync(value("--output"), `${line}\n`);
+if (flag("--json")) console.log(line);

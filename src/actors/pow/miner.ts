@@ -1,0 +1,89 @@
+// Owns the challenge miner of a PoW node: certificates on the newest head, at a duty cycle.
+// Invariant: while the network has paid work, challenges take only the small share that is configured,
+// because the useful products are the training's own.
+import { z } from "zod";
+import { behavior, defineProtocol } from "../../runtime/index.js";
+import { type Chain } from "../../chain/index.js";
+import { encodeCertificate } from "../../chain/certificate/certificate.js";
+import { createMiner } from "../../chain/certificate/miner.js";
+import { type Device } from "../../device/device.js";
+import { type Gossip } from "../chain-node/chain-node.js";
+import { type NodeConfig } from "../node/config.js";
+
+export const MinerProtocol = defineProtocol("tesra.miner", 1, {
+  call: {
+    status: {
+      request: z.object({}),
+      reply: z.object({ certificates: z.number(), nonces: z.number(), multiplyAdds: z.string(), paidWork: z.boolean() }),
+    },
+  },
+});
+
+/** More certificates from one head than a block takes would only be thrown away. */
+const CERTIFICATES_PER_HEAD_MAX = 4;
+/** One product a turn, so that a new head is noticed at once. */
+const NONCES_PER_TURN = 1;
+const IDLE_MS = 250;
+
+export interface MinerModules {
+  chain: Chain;
+  gossip: Gossip;
+  device: Device;
+  privateKey: Uint8Array;
+  now: () => number;
+  hasPaidWork: () => Promise<boolean>;
+}
+
+export function challengeMiner(options: NodeConfig["pow"], modules: MinerModules) {
+  const { chain, gossip, device, now } = modules;
+  return behavior(MinerProtocol, (ctx) => {
+    const miner = createMiner({ device, chainId: chain.chainId, privateKey: modules.privateKey, dims: chain.powDims });
+    const total = { certificates: 0, nonces: 0, multiplyAdds: 0n };
+    let height = -1;
+    let foundAtHeight = 0;
+    let nonce = 1n;
+    let paidWork = false;
+
+    const turn = async (): Promise<void> => {
+      const head = chain.head;
+      const number = Number(head.number);
+      if (number !== height) {
+        height = number;
+        foundAtHeight = 0;
+        nonce = 1n;
+        paidWork = await modules.hasPaidWork();
+      }
+      const duty = paidWork ? options.dutyCycleWhilePaidWork : options.dutyCycle;
+      if (duty === 0 || foundAtHeight >= CERTIFICATES_PER_HEAD_MAX) {
+        ctx.timers.once("turn", IDLE_MS, turn);
+        return;
+      }
+      const startMs = now();
+      const result = await miner.mine({
+        height, tip: head.hash, target: chain.powTarget, nonceStart: nonce, maxNonces: NONCES_PER_TURN, signal: ctx.signal,
+      });
+      nonce += BigInt(result.noncesTried);
+      total.nonces += result.noncesTried;
+      total.multiplyAdds += result.multiplyAdds;
+      for (const certificate of result.certificates.slice(0, CERTIFICATES_PER_HEAD_MAX - foundAtHeight)) {
+        const encoded = encodeCertificate(certificate);
+        const outcome = await chain.addCertificate(encoded);
+        if (!("added" in outcome)) continue;
+        foundAtHeight += 1;
+        total.certificates += 1;
+        gossip.broadcast("certificate", encoded);
+      }
+      const busyMs = now() - startMs;
+      ctx.timers.once("turn", Math.max(1, Math.round(busyMs * (1 / duty - 1))), turn);
+    };
+    ctx.timers.once("turn", 1, turn);
+
+    return {
+      call: {
+        status: () => ({
+          certificates: total.certificates, nonces: total.nonces, multiplyAdds: total.multiplyAdds.toString(), paidWork,
+        }),
+      },
+    };
+  });
+}
