@@ -41,6 +41,7 @@ function readSource(name) {
 function hashOf(names) {
   const version = JSON.parse(readFileSync(require.resolve("solc/package.json"), "utf8")).version;
   const parts = names.map((name) => `${name}\n${sha256(readSource(name))}`);
+  parts.push(sha256(readFileSync(fileURLToPath(import.meta.url), "utf8")));
   return { version, hash: sha256([version, JSON.stringify(settings), ...parts].join("\n")) };
 }
 
@@ -101,7 +102,8 @@ function collect(output, ownNames) {
   for (const file of ownNames) {
     for (const [name, contract] of Object.entries(output.contracts[file] ?? {})) {
       const code = contract.evm.deployedBytecode;
-      if (code.object === "" || name !== file.replace(/\.sol$/, "")) continue; // interfaces, libraries
+      const isPlaced = code.object !== "" && contract.abi.some((each) => each.type === "function");
+      if (!isPlaced) continue; // interfaces, abstract contracts, libraries of internal functions
       if (Object.keys(code.immutableReferences ?? {}).length + Object.keys(code.linkReferences).length > 0) {
         throw new Error(`${name}: genesis code cannot have immutables or linked libraries`);
       }
