@@ -1,0 +1,64 @@
+// Owns: what the operations of the CPU back end share: context, scratch, small arithmetic.
+// Invariant: an operation allocates nothing; it is given the scratch that its *_scratch function
+// asked for (floats, 64-byte aligned).
+#pragma once
+#include "kernels.h"
+#include "thread-pool.h"
+
+namespace tesra {
+
+struct Context {
+  const Kernels* kernels;
+  ThreadPool* pool;
+};
+
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
+template <class T>
+inline T smaller(T a, T b) {
+  return a < b ? a : b;
+}
+template <class T>
+inline T larger(T a, T b) {
+  return a > b ? a : b;
+}
+
+// body(begin, end) over [0, n) in ranges of at least `grain`, several a thread.
+template <class F>
+void parallel_ranges(const Context& cx, int64_t n, int64_t grain, const F& body) {
+  if (n <= 0) return;
+  int64_t tasks = smaller<int64_t>(ceil_div(n, grain), 4 * cx.pool->threads());
+  const int64_t step = round_up(ceil_div(n, tasks), 64);
+  tasks = ceil_div(n, step);
+  cx.pool->run(tasks, [&](int64_t i, int) { body(i * step, smaller(n, (i + 1) * step)); });
+}
+
+size_t gemm_scratch(const Context& cx, const tesra_gemm& g);
+void gemm(const Context& cx, const tesra_gemm& g, float* scratch);
+size_t bias_grad_scratch(const tesra_bias_grad& b);
+void bias_grad(const Context& cx, const tesra_bias_grad& b, float* scratch);
+
+size_t conv_scratch(const Context& cx, const tesra_conv& c);
+void conv_forward(const Context& cx, const tesra_conv& c, float* scratch);
+size_t conv_dx_scratch(const Context& cx, const tesra_conv& c);
+void conv_dx(const Context& cx, const tesra_conv& c, float* scratch);
+size_t conv_dw_scratch(const Context& cx, const tesra_conv& c);
+void conv_dw(const Context& cx, const tesra_conv& c, float* scratch);
+
+void maxpool(const Context& cx, const tesra_pool& p);
+void maxpool_grad(const Context& cx, const tesra_pool& p);
+void avgpool(const Context& cx, const tesra_pool& p);
+void avgpool_grad(const Context& cx, const tesra_pool& p);
+
+size_t softmax_xent_scratch(const tesra_softmax_xent& s);
+void softmax_xent(const Context& cx, const tesra_softmax_xent& s, float* scratch);
+void count_correct(const Context& cx, const tesra_count_correct& c);
+
+void blake3(const Context& cx, const tesra_blake3& args);
+void int8_gemm(const Context& cx, const tesra_int8_gemm& g);
+int crm_scan(const Context& cx, tesra_crm_scan& s, tesra_error* error);
+void crm_tile(const tesra_crm_tile& t);
+
+int fail(tesra_error* error, int code, const char* format, ...);
+
+}  // namespace tesra

@@ -1,0 +1,165 @@
+// Owns: the AVX2 + FMA kernels. Everything from the standard library is included before the target
+// pragma, so that no shared inline function is compiled for a CPU that may lack AVX2.
+#include <cmath>
+#include <cstring>
+
+#include "kernels.h"
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+
+#pragma GCC push_options
+#pragma GCC target("avx,avx2,fma,bmi2")
+namespace tesra {
+namespace {
+
+constexpr int W = 8;
+constexpr int U = 8;
+using vec = __m256;
+using ivec = __m256i;
+using uvec = __m256i;
+
+inline __m256i mask_of(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline vec vzero() { return _mm256_setzero_ps(); }
+inline vec vset(float x) { return _mm256_set1_ps(x); }
+inline vec vload(const float* p) { return _mm256_loadu_ps(p); }
+inline vec vload_n(const float* p, int n) {
+  return n == W ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, mask_of(n));
+}
+inline void vstore(float* p, vec x) { _mm256_storeu_ps(p, x); }
+inline void vstore_n(float* p, vec x, int n) {
+  if (n == W) _mm256_storeu_ps(p, x);
+  else _mm256_maskstore_ps(p, mask_of(n), x);
+}
+inline vec vload_u8(const uint8_t* p) {
+  return _mm256_cvtepi32_ps(
+      _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+inline vec vadd(vec a, vec b) { return _mm256_add_ps(a, b); }
+inline vec vsub(vec a, vec b) { return _mm256_sub_ps(a, b); }
+inline vec vmul(vec a, vec b) { return _mm256_mul_ps(a, b); }
+inline vec vdiv(vec a, vec b) { return _mm256_div_ps(a, b); }
+inline vec vsqrt(vec a) { return _mm256_sqrt_ps(a); }
+inline vec vfma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
+// maxps gives its second operand for NaN and for two zeros: exactly tesra_relu.
+inline vec vrelu(vec x) { return _mm256_max_ps(vzero(), x); }
+inline vec vkeep_positive(vec y, vec x) {
+  return _mm256_and_ps(_mm256_cmp_ps(y, vzero(), _CMP_GT_OQ), x);
+}
+inline vec vflush(vec x) {
+  const vec magnitude = _mm256_andnot_ps(vset(-0.0f), x);
+  return _mm256_andnot_ps(_mm256_cmp_ps(magnitude, vset(TESRA_FLOAT_TINY), _CMP_LT_OQ), x);
+}
+inline vec vexp(vec x) {
+  const vec z = vfma(x, vset(TESRA_LOG2E), vset(TESRA_ROUND_MAGIC));
+  const vec n = vsub(z, vset(TESRA_ROUND_MAGIC));
+  vec r = vfma(n, vset(-TESRA_LN2_HI), x);
+  r = vfma(n, vset(-TESRA_LN2_LO), r);
+  vec p = vset(TESRA_EXP_C6);
+  p = vfma(p, r, vset(TESRA_EXP_C5));
+  p = vfma(p, r, vset(TESRA_EXP_C4));
+  p = vfma(p, r, vset(TESRA_EXP_C3));
+  p = vfma(p, r, vset(TESRA_EXP_C2));
+  p = vfma(p, r, vset(1.0f));
+  p = vfma(p, r, vset(1.0f));
+  const __m256i i = _mm256_cvttps_epi32(n);
+  const __m256i half = _mm256_srai_epi32(i, 1);
+  const __m256i bias = _mm256_set1_epi32(127);
+  const __m256i s1 = _mm256_slli_epi32(_mm256_add_epi32(half, bias), 23);
+  const __m256i s2 = _mm256_slli_epi32(_mm256_add_epi32(_mm256_sub_epi32(i, half), bias), 23);
+  p = vmul(vmul(p, _mm256_castsi256_ps(s1)), _mm256_castsi256_ps(s2));
+  p = _mm256_andnot_ps(_mm256_cmp_ps(x, vset(TESRA_EXP_LO), _CMP_LT_OQ), p);
+  p = _mm256_blendv_ps(p, _mm256_castsi256_ps(_mm256_set1_epi32(0x7f800000)),
+                       _mm256_cmp_ps(x, vset(TESRA_EXP_HI), _CMP_GT_OQ));
+  return _mm256_blendv_ps(p, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+}
+inline vec vfirst(vec x, int n) {
+  return n == W ? x : _mm256_and_ps(_mm256_castsi256_ps(mask_of(n)), x);
+}
+inline ivec iset(int32_t x) { return _mm256_set1_epi32(x); }
+inline ivec iadd_iota(ivec x) {
+  return _mm256_add_epi32(x, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline void istore_n(int32_t* p, ivec x, int n) {
+  if (n == W) _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x);
+  else _mm256_maskstore_epi32(p, mask_of(n), x);
+}
+inline void keep_larger(vec& best, ivec& at, vec x, ivec i) {
+  const vec take =
+      _mm256_or_ps(_mm256_cmp_ps(x, best, _CMP_GT_OQ), _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
+  best = _mm256_blendv_ps(best, x, take);
+  at = _mm256_castps_si256(_mm256_blendv_ps(_mm256_castsi256_ps(at), _mm256_castsi256_ps(i), take));
+}
+inline uvec uset(uint32_t x) { return _mm256_set1_epi32(static_cast<int>(x)); }
+inline uvec uload(const uint32_t* p) {
+  return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+}
+inline void ustore(uint32_t* p, uvec x) {
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), x);
+}
+inline uvec uadd(uvec a, uvec b) { return _mm256_add_epi32(a, b); }
+inline uvec uxor(uvec a, uvec b) { return _mm256_xor_si256(a, b); }
+template <int N>
+inline uvec urotr(uvec x) {
+  if (N == 16)
+    return _mm256_shuffle_epi8(
+        x, _mm256_setr_epi8(2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13, 2, 3, 0, 1, 6, 7,
+                            4, 5, 10, 11, 8, 9, 14, 15, 12, 13));
+  if (N == 8)
+    return _mm256_shuffle_epi8(
+        x, _mm256_setr_epi8(1, 2, 3, 0, 5, 6, 7, 4, 9, 10, 11, 8, 13, 14, 15, 12, 1, 2, 3, 0, 5, 6,
+                            7, 4, 9, 10, 11, 8, 13, 14, 15, 12));
+  return _mm256_or_si256(_mm256_srli_epi32(x, N), _mm256_slli_epi32(x, 32 - N));
+}
+
+#include "x86.inc"
+
+inline void uload_blocks(const uint8_t* data, int64_t stride, int count, uvec (&m)[16]) {
+  const uint8_t* from[8];
+  for (int l = 0; l < 8; ++l) from[l] = data + stride * (l < count ? l : count - 1);
+  __m256i t[8];
+  for (int half = 0; half < 2; ++half) {
+    transpose_words_8x8(from, half * 32, t);
+    for (int i = 0; i < 8; ++i) m[half * 8 + i] = t[i];
+  }
+}
+
+#include "kernels.inc"
+
+Kernels build() {
+  Kernels k{};
+  k.name = "avx2";
+  fill_common(k);
+  k.gemm_vectors = 2;
+  k.gemm_rows = 6;
+  const int most[kMaxVectors + 1] = {0, 12, 6, 4};
+  for (int v = 1; v <= kMaxVectors; ++v) k.row_form[v] = k.column_form[v] = most[v];
+  FillRows<1, 12>::fill(k);
+  FillRows<2, 6>::fill(k);
+  FillRows<3, 4>::fill(k);
+  FillColumns<1, 12>::fill(k);
+  FillColumns<2, 6>::fill(k);
+  FillColumns<3, 4>::fill(k);
+  k.pow_depth = 2;
+  k.pow_pack_a = pow_pack_a_pairs;
+  k.pow_pack_b = pow_pack_b_pairs;
+  k.pow_tile = pow_tile_pairs;
+  return k;
+}
+
+}  // namespace
+
+const Kernels* avx2_kernels() {
+  static const Kernels k = build();
+  return &k;
+}
+
+}  // namespace tesra
+#pragma GCC pop_options
+#else
+namespace tesra {
+const Kernels* avx2_kernels() { return nullptr; }
+}  // namespace tesra
+#endif

@@ -1,0 +1,120 @@
+// Owns: the portable reference kernels: one float at a time, std::fma semantics.
+#include <cmath>
+#include <cstring>
+
+#include "kernels.h"
+
+namespace tesra {
+namespace {
+
+constexpr int W = 1;
+constexpr int U = 1;
+using vec = float;
+using ivec = int32_t;
+using uvec = uint32_t;
+
+inline vec vzero() { return 0.0f; }
+inline vec vset(float x) { return x; }
+inline vec vload(const float* p) { return *p; }
+inline vec vload_n(const float* p, int) { return *p; }
+inline void vstore(float* p, vec x) { *p = x; }
+inline void vstore_n(float* p, vec x, int) { *p = x; }
+inline vec vload_u8(const uint8_t* p) { return static_cast<float>(*p); }
+inline vec vadd(vec a, vec b) { return a + b; }
+inline vec vsub(vec a, vec b) { return a - b; }
+inline vec vmul(vec a, vec b) { return a * b; }
+inline vec vdiv(vec a, vec b) { return a / b; }
+inline vec vsqrt(vec a) { return std::sqrt(a); }
+inline vec vfma(vec a, vec b, vec c) { return std::fma(a, b, c); }
+inline vec vrelu(vec x) { return tesra_relu(x); }
+inline vec vkeep_positive(vec y, vec x) { return y > 0.0f ? x : 0.0f; }
+inline vec vflush(vec x) { return std::fabs(x) < TESRA_FLOAT_TINY ? 0.0f : x; }
+inline vec vexp(vec x) { return tesra_exp(x); }
+inline vec vfirst(vec x, int) { return x; }
+inline ivec iset(int32_t x) { return x; }
+inline ivec iadd_iota(ivec x) { return x; }
+inline void istore_n(int32_t* p, ivec x, int) { *p = x; }
+inline void keep_larger(vec& best, ivec& at, vec x, ivec i) {
+  if (x > best || x != x) {
+    best = x;
+    at = i;
+  }
+}
+inline uvec uset(uint32_t x) { return x; }
+inline uvec uload(const uint32_t* p) { return *p; }
+inline void ustore(uint32_t* p, uvec x) { *p = x; }
+inline uvec uadd(uvec a, uvec b) { return a + b; }
+inline uvec uxor(uvec a, uvec b) { return a ^ b; }
+template <int N>
+inline uvec urotr(uvec x) {
+  return (x >> N) | (x << (32 - N));
+}
+inline void uload_blocks(const uint8_t* data, int64_t, int, uvec (&m)[16]) {
+  std::memcpy(m, data, 64);
+}
+
+void pack_transposed(const float* b, int64_t ldb, int depth, int columns, int width, float* out) {
+  for (int k = 0; k < depth; ++k)
+    for (int j = 0; j < width; ++j) out[k * width + j] = j < columns ? b[j * ldb + k] : 0.0f;
+}
+
+void pow_pack_a(const int8_t* a, int64_t lda, int32_t k, void* out) {
+  int8_t* to = static_cast<int8_t*>(out);
+  for (int32_t i = 0; i < k; ++i)
+    for (int r = 0; r < 8; ++r) to[i * 8 + r] = a[r * lda + i];
+}
+
+void pow_pack_b(const int8_t* bt, int64_t ldb, int32_t k, void* out, int32_t*) {
+  int8_t* to = static_cast<int8_t*>(out);
+  for (int32_t i = 0; i < k; ++i)
+    for (int j = 0; j < 32; ++j) to[i * 32 + j] = bt[j * ldb + i];
+}
+
+void pow_tile(const void* pa, const void* pb, const int32_t*, int32_t k, uint32_t* x,
+              int64_t x_stride, int32_t* c, int64_t ldc) {
+  const int8_t* a = static_cast<const int8_t*>(pa);
+  const int8_t* b = static_cast<const int8_t*>(pb);
+  int32_t acc[8][32] = {};
+  for (int32_t i = 0; i < k; ++i) {
+    for (int r = 0; r < 8; ++r)
+      for (int j = 0; j < 32; ++j) acc[r][j] += static_cast<int32_t>(a[i * 8 + r]) * b[i * 32 + j];
+    if (x && (i + 1) % TESRA_CRM_CHUNK == 0) {
+      uint32_t* to = x + (i / TESRA_CRM_CHUNK) * x_stride;
+      for (int r = 0; r < 8; ++r)
+        for (int j = 0; j < 32; ++j) to[j % 16] ^= static_cast<uint32_t>(acc[r][j]);
+    }
+  }
+  if (c)
+    for (int r = 0; r < 8; ++r) std::memcpy(c + r * ldc, acc[r], sizeof acc[r]);
+}
+
+#include "kernels.inc"
+
+Kernels build() {
+  Kernels k{};
+  k.name = "scalar";
+  fill_common(k);
+  k.gemm_vectors = 2;
+  k.gemm_rows = 4;
+  for (int v = 1; v <= kMaxVectors; ++v) k.row_form[v] = k.column_form[v] = 4;
+  FillRows<1, 4>::fill(k);
+  FillRows<2, 4>::fill(k);
+  FillRows<3, 4>::fill(k);
+  FillColumns<1, 4>::fill(k);
+  FillColumns<2, 4>::fill(k);
+  FillColumns<3, 4>::fill(k);
+  k.pow_depth = 1;
+  k.pow_pack_a = pow_pack_a;
+  k.pow_pack_b = pow_pack_b;
+  k.pow_tile = pow_tile;
+  return k;
+}
+
+}  // namespace
+
+const Kernels* scalar_kernels() {
+  static const Kernels k = build();
+  return &k;
+}
+
+}  // namespace tesra

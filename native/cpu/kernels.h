@@ -1,0 +1,108 @@
+// Owns: the table of instruction-set specific kernels of the CPU back end.
+// Invariant: all tables give the same bits; they differ in speed only. Kernels allocate nothing,
+// take ranges, and know nothing of threads.
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+
+#include "../kernels/backend.h"
+
+namespace tesra {
+
+// A run of consecutive k: element k of row r is a[r][a_offset + i * k_step], and B's row is at
+// b_offset + i * b_step, i = 0 .. length-1. Offsets in floats.
+struct Segment {
+  int64_t a_offset, b_offset;
+  int32_t length;
+};
+
+// One register tile over the segments of one K chunk: c[rows x columns] (+)= A-part * B-part.
+struct Tile {
+  const float* a[16];  // row form: one pointer a row; column form: a[0] and rows at +0, +1, ...
+  const float* b;      // columns contiguous; readable up to the next multiple of the vector width
+  const Segment* segments;
+  int64_t k_step, b_step, ldc;
+  float* c;
+  const float* bias;  // at the tile's first column, or NULL
+  int32_t segment_count;
+  int32_t columns;  // valid columns, <= vectors * width
+  bool load;        // add to what c holds
+  bool relu;
+};
+using TileFunction = void (*)(const Tile&);
+
+constexpr int kMaxVectors = 3;
+constexpr int kMaxRowForm = 12;     // row pointers that fit in the general registers
+constexpr int kMaxColumnForm = 24;  // one vector wide tiles
+
+struct AdamRange {
+  float *p, *m, *v;
+  const float* g;
+  int64_t n;
+  tesra_adam_coefficients_t k;
+  bool decay;
+};
+
+struct Kernels {
+  const char* name;
+  int width;                     // floats a vector
+  int gemm_vectors, gemm_rows;   // main tile of the packed product
+  int row_form[kMaxVectors + 1];     // most rows by vectors, row form
+  int column_form[kMaxVectors + 1];  // most rows by vectors, column form
+  TileFunction by_rows[kMaxVectors + 1][kMaxRowForm + 1];
+  TileFunction by_columns[kMaxVectors + 1][kMaxColumnForm + 1];
+  TileFunction grid_5x5;  // 5 row pointers x 5 neighbours, one vector; NULL where registers lack
+
+  // out[k][width_out] = B[k][j0 .. j0+columns) for k in [0, depth), zero-padded to width_out.
+  void (*pack_rows)(const float* b, int64_t ldb, int depth, int columns, int width_out, float* out);
+  // the same from B stored transposed: b[j * ldb + k]
+  void (*pack_transposed)(const float* b, int64_t ldb, int depth, int columns, int width_out,
+                          float* out);
+
+  void (*relu)(const float* x, float* out, int64_t n);
+  void (*relu_grad)(const float* dy, const float* y, float* out, int64_t n);
+  void (*add)(const float* x, const float* y, float* out, int64_t n);
+  void (*scale)(const float* x, float* out, int64_t n, float alpha, float beta);
+  void (*u8_to_f32)(const uint8_t* x, float* out, int64_t n, float scale, float shift);
+  bool (*finite)(const float* x, int64_t n);
+  void (*divide)(float* x, int64_t n, float by);
+  // out[j] = sum of rows, one chain from +0
+  void (*column_sum)(const float* x, int64_t rows, int32_t columns, float* out);
+
+  void (*sgd)(float* p, const float* g, int64_t n, float rate, float decay);
+  void (*momentum)(float* p, const float* g, float* m, int64_t n, float rate, float decay, float mu,
+                   bool nesterov);
+  void (*adam)(const AdamRange& r);
+  void (*delay_compensate)(float* g, const float* now, const float* base, int64_t n, float lambda);
+
+  // losses[row] for rows of one range; dlogits may be NULL
+  void (*softmax_rows)(const float* logits, const int32_t* labels, float* dlogits, float* losses,
+                       int32_t rows, int32_t classes, float inverse_rows);
+  float (*flat_sum)(const float* x, int64_t n);  // one chunk of TESRA_FLAT_CHUNK at most
+
+  // one output pixel row: ow pixels of c channels from `x` (window's first pixel)
+  void (*maxpool_row)(const tesra_pool& p, const float* x, int32_t base_index, float* y,
+                      int32_t* index);
+  void (*avgpool_row)(const tesra_pool& p, const float* x, float* y);
+
+  // BLAKE3, `lanes` at a time: full 1024-byte chunks, and 64-byte single blocks (parents, tickets)
+  int hash_lanes;
+  void (*hash_chunks)(const uint8_t* data, int count, uint64_t counter, const uint32_t key[8],
+                      uint32_t flags, uint8_t* out);
+  void (*hash_blocks)(const uint8_t* data, int count, const uint32_t key[8], uint32_t flags,
+                      uint8_t* out);
+
+  // int8: see pow.cc for the packed forms
+  int pow_depth;  // int8 elements a packed group: 4 (VNNI), 2 (16-bit pairs), 1
+  void (*pow_pack_a)(const int8_t* a, int64_t lda, int32_t k, void* out);
+  void (*pow_pack_b)(const int8_t* bt, int64_t ldb, int32_t k, void* out, int32_t* correction);
+  // 8 rows x 32 columns; x[chunk][16] ^= folded accumulators when x; c when c (ldc in words)
+  void (*pow_tile)(const void* a, const void* b, const int32_t* correction, int32_t k, uint32_t* x,
+                   int64_t x_stride, int32_t* c, int64_t ldc);
+};
+
+const Kernels* scalar_kernels();
+const Kernels* avx2_kernels();           // NULL where the compiler has no such target
+const Kernels* avx512_kernels(bool vnni);  // NULL likewise
+
+}  // namespace tesra

@@ -1,0 +1,68 @@
+// Owns the emulated forms of ../intrinsics.h, written from the PTX ISA's fragment tables (9.7.14.5: mma.m16n8k32,
+// ldmatrix), independently of mma-geometry.h.
+#pragma once
+#include <cstdio>
+#include <cstdlib>
+
+#define TESRA_LAUNCH(kernel, grid, block, shared, stream, ...) \
+  emulator::launch(grid, block, shared, stream, [=] { kernel(__VA_ARGS__); })
+#define TESRA_DYNAMIC_SHARED(name) unsigned char* const name = emulator::dynamicShared()
+#define TESRA_UNROLL
+#define TESRA_UNROLL_2
+#define TESRA_NO_UNROLL
+#define TESRA_OPAQUE(pointer)
+
+namespace emulator {
+void copyLater(void* to, const void* from, int size, bool valid);
+void commitCopies();
+void waitCopies(int pending);
+[[noreturn]] inline void die(const char* what) {
+  std::fprintf(stderr, "emulator: %s\n", what);
+  std::exit(3);
+}
+}  // namespace emulator
+
+namespace tesra::cuda {
+
+template <int kBytes>
+inline void copyAsync(void* to, const void* from, bool valid) {
+  if (reinterpret_cast<uintptr_t>(to) % kBytes || (valid && reinterpret_cast<uintptr_t>(from) % kBytes))
+    emulator::die("misaligned asynchronous copy");
+  emulator::copyLater(to, from, kBytes, valid);
+}
+inline void copyCommit() { emulator::commitCopies(); }
+template <int kPending>
+inline void copyWait() { emulator::waitCopies(kPending); }
+
+inline void loadMatrices(uint32_t (&r)[4], const void* from) {
+  const emulator::Exchange* all = emulator::exchange({{}, from});
+  const int lane = emulator::lane();
+  for (int matrix = 0; matrix < 4; matrix++) {
+    unsigned banks = 0;
+    for (int row = 0; row < 8; row++) {
+      const uintptr_t address = reinterpret_cast<uintptr_t>(all[8 * matrix + row].pointer);
+      if (address % 16) emulator::die("misaligned ldmatrix row");
+      banks |= 1u << (address / 16 % 8);
+    }
+    if (banks != 0xff) emulator::die("ldmatrix rows share banks");
+    memcpy(&r[matrix], static_cast<const char*>(all[8 * matrix + lane / 4].pointer) + 4 * (lane % 4), 4);
+  }
+}
+
+inline void multiplyAdd(int32_t (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+  const emulator::Exchange* all = emulator::exchange({{a[0], a[1], a[2], a[3], b0, b1}, nullptr});
+  const int group = emulator::lane() / 4, member = emulator::lane() % 4;
+  for (int e = 0; e < 4; e++) {
+    const int row = e < 2 ? group : group + 8, column = 2 * member + (e & 1);
+    int32_t sum = d[e];
+    for (int half = 0; half < 2; half++)
+      for (int owner = 0; owner < 4; owner++) {
+        const uint32_t x = all[row % 8 * 4 + owner].word[(row >= 8 ? 1 : 0) + 2 * half];
+        const uint32_t y = all[column * 4 + owner].word[4 + half];
+        sum = __dp4a(static_cast<int>(x), static_cast<int>(y), sum);
+      }
+    d[e] = sum;
+  }
+}
+
+}  // namespace tesra::cuda
