@@ -64,7 +64,7 @@ export const people = {
   validator: person(10), validator2: person(11), master: person(20), master2: person(21), master3: person(22),
   client: person(30), stranger: person(31), worker: (index: number) => person(100 + index),
 };
-export const WORKERS = 12;
+export const WORKERS = 6;
 
 export function defaultGenesis(): SystemGenesisParams {
   const workers = Array.from({ length: WORKERS }, (_, index) => people.worker(index));
