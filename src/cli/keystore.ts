@@ -10,6 +10,7 @@ import {
 import { link, mkdir, open, readdir, readFile, unlink } from "node:fs/promises";
 import { join } from "node:path";
 import { promisify } from "node:util";
+import { scryptAsync } from "@noble/hashes/scrypt.js";
 import { keccak_256 } from "@noble/hashes/sha3.js";
 import { z } from "zod";
 import { publicKeyOf, isPrivateKey, uncompressed } from "../chain/certificate/secp256k1.js";
@@ -229,6 +230,11 @@ function scryptKey(
   password: string, salt: Uint8Array, n: number, r: number, p: number,
 ): Promise<Buffer> {
   const input = Buffer.from(password.normalize("NFKC"));
+  if (r === 1 && n >= 2 ** 16) {
+    // OpenSSL refuses n >= 2^(16r) (RFC 7914); the format's own vector has it, and so may files.
+    return scryptAsync(input, salt, { N: n, r, p, dkLen: 32, maxmem: 2 * SCRYPT_MEMORY_BYTES_MAX })
+      .then((key) => Buffer.from(key));
+  }
   const maxmem = 128 * n * r + 128 * r * p + (1 << 20); // Node counts the blocks beside the table
   return new Promise((done, fail) => {
     scrypt(input, salt, 32, { N: n, r, p, maxmem }, (error, key) => {
