@@ -27,8 +27,10 @@ const DISK_BYTES_MIN = 2 * 2 ** 30;
 const MEMORY_BYTES_MIN = 2 * 2 ** 30;
 /** A compiler prints its version at once; a hung network disk should not hang the doctor. */
 const TOOL_MS_MAX = 10_000;
+/** Folder of the data set, where it is not in one of its usual places. */
+const DATASET_VARIABLE = "TESRA_FASHION_MNIST";
 /** TESRA_* variables that other parts read. */
-const OTHER_VARIABLES = [PASSWORD_VARIABLE, "TESRA_FASHION_MNIST", "TESRA_LOG"];
+const OTHER_VARIABLES = [PASSWORD_VARIABLE, DATASET_VARIABLE];
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 
@@ -203,24 +205,20 @@ function contracts(): Result {
     : fail("not compiled", "run `npm run setup` (solc comes with the packages; no network needed)");
 }
 
-/** Home of Debian's package of the data set. */
-const DATASET_FOLDERS = ["/usr/share/datasets/fashion-mnist", "/usr/share/dataset-fashion-mnist"];
-
-function dataset(settings: Settings, { env, home }: CliWorld): Result {
-  const cache = join(env.XDG_CACHE_HOME || join(home, ".cache"), "tesra", "fashion-mnist");
-  const folders = [
-    env.TESRA_FASHION_MNIST, cache, join(settings.dataDir, "fashion-mnist"),
-    join(ROOT, ".cache", "fashion-mnist"), ...DATASET_FOLDERS,
-  ];
-  for (const folder of folders) {
-    if (!folder) continue;
-    for (const suffix of ["", ".gz"]) {
-      const file = join(folder, `train-images-idx3-ubyte${suffix}`);
-      if (existsSync(file)) return ok(`Fashion-MNIST in ${folder}`);
-    }
+async function dataset(_: Settings, { env, home }: CliWorld): Promise<Result> {
+  const { DEBIAN_PACKAGE, loadFashionMnist } = await import("../data/fashion-mnist.js");
+  const cache = env.XDG_CACHE_HOME || join(home, ".cache");
+  const path = env[DATASET_VARIABLE];
+  try {
+    const { source, train, test } = await loadFashionMnist({
+      ...(path ? { path } : {}), cacheDirectory: join(cache, "tesra-supernet", "fashion-mnist"),
+    });
+    return ok(`Fashion-MNIST, ${train.rows} + ${test.rows} images, in ${source}`);
+  } catch (error) {
+    const why = path ? oneLine((error as Error).message) : "Fashion-MNIST is not on this machine";
+    return warn(why, `\`supernet demo\` fetches it once; offline: install the package ${DEBIAN_PACKAGE} `
+      + `or name its folder in ${DATASET_VARIABLE}`);
   }
-  return warn("Fashion-MNIST is not here",
-    "`supernet demo` fetches it once; offline: install dataset-fashion-mnist or set TESRA_FASHION_MNIST");
 }
 
 async function compiler(): Promise<Result> {
