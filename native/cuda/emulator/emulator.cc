@@ -58,7 +58,6 @@ std::vector<Fibre> fibres(kThreadsMax);
 char* stacks = nullptr;
 Fibre* current = nullptr;
 jmp_buf scheduler;
-ucontext_t schedulerContext;
 const std::function<void()>* body = nullptr;
 alignas(128) unsigned char sharedMemory[kSharedBytes];
 Exchange slots[kThreadsMax / 32][2][32];
@@ -175,6 +174,7 @@ void launch(dim3 grid, dim3 block, size_t shared, void*, std::function<void()> k
         blockIdx = dim3(x, y, 0);
         runBlock(static_cast<int>(block.x));
       }
+    body = nullptr;
   };
   if (recording)
     recording->nodes.push_back(run);

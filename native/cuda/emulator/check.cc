@@ -1,0 +1,457 @@
+// Owns the check of the whole CUDA back end on the emulated device: every operation on random shapes and hostile
+// values, once at once and once as a plan, bit for bit against the plain loops of reference.h.
+// Usage: check [seed] [rounds]; exit 0 when all agree, 1 with the first difference otherwise.
+#include <cuda_runtime.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "reference.h"
+
+namespace {
+
+const tesra_backend* backend;
+tesra_device* device;
+tesra_error error;
+uint64_t state = 1;
+int checks = 0;
+
+uint32_t random32() {
+  state = state * 6364136223846793005u + 1442695040888963407u;
+  uint64_t x = state;
+  x ^= x >> 33;
+  x *= 0xff51afd7ed558ccdu;
+  return static_cast<uint32_t>(x >> 32);
+}
+int pick(int low, int high) { return low + static_cast<int>(random32() % static_cast<uint32_t>(high - low + 1)); }
+bool coin(int in = 2) { return random32() % in == 0; }
+
+[[noreturn]] void wrong(const std::string& what) {
+  std::fprintf(stderr, "wrong: %s\n", what.c_str());
+  std::exit(1);
+}
+void must(int code, const char* what) {
+  if (code != TESRA_OK) wrong(std::string(what) + ": " + error.message);
+}
+
+// Ordinary values; now and then tiny ones (results that underflow to -0), zeros of both signs, and NaN or infinity.
+enum class Values { finite, special };
+float value(Values kind) {
+  const uint32_t r = random32();
+  if (r % 64 == 0) return coin() ? 0.0f : -0.0f;
+  if (r % 64 < 3) return (coin() ? 1 : -1) * std::ldexp(1.0f + (r >> 8) * 0x1p-24f, -pick(70, 140));
+  if (kind == Values::special && r % 512 == 3) return coin() ? NAN : coin() ? INFINITY : -INFINITY;
+  return (static_cast<float>(r >> 8) * 0x1p-23f - 1.0f) * 2.0f;
+}
+
+// A tensor on the host (for the reference) and on the device.
+template <class T>
+struct Tensor {
+  std::vector<T> host;
+  T* on = nullptr;
+  explicit Tensor(size_t n) : host(n) {
+    void* pointer;
+    must(backend->alloc(device, n * sizeof(T), &pointer, &error), "alloc");
+    on = static_cast<T*>(pointer);
+  }
+  Tensor(const Tensor&) = delete;
+  ~Tensor() { backend->free(device, on); }
+  void send() { must(backend->upload(device, on, host.data(), host.size() * sizeof(T), &error), "upload"); }
+  std::vector<T> fetch() {
+    std::vector<T> out(host.size());
+    must(backend->download(device, out.data(), on, out.size() * sizeof(T), &error), "download");
+    return out;
+  }
+};
+using FloatTensor = Tensor<float>;
+void fill(FloatTensor& t, Values kind = Values::finite) {
+  for (float& x : t.host) x = value(kind);
+  t.send();
+}
+void poison(FloatTensor& t) {
+  for (float& x : t.host) x = NAN;
+  t.send();
+}
+
+bool same(float x, float y) { return memcmp(&x, &y, 4) == 0 || (std::isnan(x) && std::isnan(y)); }
+bool same(int32_t x, int32_t y) { return x == y; }
+template <class T>
+void compare(Tensor<T>& t, const std::string& what) {
+  const std::vector<T> got = t.fetch();
+  for (size_t i = 0; i < got.size(); i++)
+    if (!same(got[i], t.host[i]))
+      wrong(what + " [" + std::to_string(i) + "] = " + std::to_string(got[i]) + ", expected " + std::to_string(t.host[i]));
+  checks++;
+}
+
+void runOp(const tesra_op& op) { must(backend->run_op(device, &op, &error), "run_op"); }
+void runPlan(const std::vector<tesra_op>& ops) {
+  tesra_plan* plan = nullptr;
+  must(backend->plan_create(device, ops.data(), ops.size(), &plan, &error), "plan_create");
+  must(backend->plan_run(device, plan, &error), "plan_run");
+  backend->plan_destroy(device, plan);
+}
+void run(const tesra_op& op) { coin() ? runOp(op) : runPlan({op}); }
+
+std::string dims(std::initializer_list<int64_t> list) {
+  std::string out;
+  for (const int64_t x : list) out += (out.empty() ? "" : "x") + std::to_string(x);
+  return out;
+}
+
+void checkGemm() {
+  static const int depths[] = {0, 1, 15, 16, 17, 100, 511, 512, 513, 1030, 1600};
+  const int m = pick(1, 150), n = pick(1, 150), k = depths[pick(0, 10)];
+  const bool bias = coin(), ta = coin(), tb = coin();
+  const Values kind = coin(4) ? Values::special : Values::finite;
+  FloatTensor a(static_cast<size_t>(m) * k), b(static_cast<size_t>(k) * n), c(static_cast<size_t>(m) * n), d(n);
+  fill(a, kind), fill(b, kind), fill(c), fill(d);
+  tesra_op op{};
+  op.kind = TESRA_OP_GEMM;
+  op.u.gemm = {a.on, b.on, bias ? d.on : nullptr, c.on, m, n, k, ta, tb, coin(), coin()};
+  run(op);
+  tesra_gemm plain = op.u.gemm;
+  plain.a = a.host.data(), plain.b = b.host.data(), plain.c = c.host.data(), plain.bias = bias ? d.host.data() : nullptr;
+  reference::gemm(plain);
+  compare(c, "gemm " + dims({m, n, k}) + (ta ? " TA" : "") + (tb ? " TB" : ""));
+}
+
+void checkBiasGrad() {
+  const int m = pick(0, 700), n = pick(1, 150);
+  FloatTensor dy(static_cast<size_t>(m) * n), db(n);
+  fill(dy), poison(db);
+  tesra_op op{};
+  op.kind = TESRA_OP_BIAS_GRAD;
+  op.u.bias_grad = {dy.on, db.on, m, n};
+  run(op);
+  reference::biasGrad({dy.host.data(), db.host.data(), m, n});
+  compare(db, "bias_grad " + dims({m, n}));
+}
+
+void checkConv() {
+  tesra_conv o{};
+  o.n = pick(1, 3), o.h = pick(1, 12), o.w_ = pick(1, 12), o.c = coin() ? 1 : pick(1, 20), o.oc = pick(1, 20);
+  o.kh = pick(1, 5), o.kw = pick(1, 5);
+  o.pad_h = pick(0, o.kh - 1), o.pad_w = pick(0, o.kw - 1), o.stride_h = pick(1, 3), o.stride_w = pick(1, 3);
+  if (o.h + 2 * o.pad_h < o.kh || o.w_ + 2 * o.pad_w < o.kw) return;
+  o.oh = (o.h + 2 * o.pad_h - o.kh) / o.stride_h + 1, o.ow = (o.w_ + 2 * o.pad_w - o.kw) / o.stride_w + 1;
+  o.relu = coin();
+  FloatTensor x(static_cast<size_t>(o.n) * o.h * o.w_ * o.c), w(static_cast<size_t>(o.kh) * o.kw * o.c * o.oc);
+  FloatTensor y(static_cast<size_t>(o.n) * o.oh * o.ow * o.oc), dx(x.host.size()), dw(w.host.size()), bias(o.oc);
+  const Values kind = coin(4) ? Values::special : Values::finite;
+  fill(x, kind), fill(w, kind), fill(bias), poison(dx), poison(dw);
+  const bool biased = coin();
+  const std::string shape = dims({o.n, o.h, o.w_, o.c, o.kh, o.kw, o.oc, o.stride_h, o.stride_w, o.pad_h, o.pad_w});
+  const auto one = [&](int kindOf, FloatTensor& dy, FloatTensor& out, const char* name) {
+    tesra_op op{};
+    op.kind = kindOf;
+    op.u.conv = o;
+    op.u.conv.x = x.on, op.u.conv.w = w.on, op.u.conv.dy = dy.on, op.u.conv.out = out.on;
+    op.u.conv.bias = biased && kindOf == TESRA_OP_CONV2D ? bias.on : nullptr;
+    run(op);
+    tesra_conv plain = op.u.conv;
+    plain.x = x.host.data(), plain.w = w.host.data(), plain.dy = dy.host.data(), plain.out = out.host.data();
+    plain.bias = op.u.conv.bias ? bias.host.data() : nullptr;
+    reference::conv(kindOf, plain);
+    compare(out, std::string(name) + " " + shape);
+  };
+  poison(y);
+  FloatTensor dy(y.host.size());
+  fill(dy, kind);
+  one(TESRA_OP_CONV2D, dy, y, "conv2d");
+  one(TESRA_OP_CONV2D_DX, dy, dx, "conv2d_dx");
+  one(TESRA_OP_CONV2D_DW, dy, dw, "conv2d_dw");
+}
+
+void checkPool() {
+  tesra_pool o{};
+  o.kernel = pick(1, 3), o.stride = pick(1, 3), o.n = pick(1, 3), o.c = pick(1, 5);
+  o.h = o.kernel + pick(0, 7), o.w = o.kernel + pick(0, 7);
+  o.oh = (o.h - o.kernel) / o.stride + 1, o.ow = (o.w - o.kernel) / o.stride + 1;
+  FloatTensor x(static_cast<size_t>(o.n) * o.h * o.w * o.c), y(static_cast<size_t>(o.n) * o.oh * o.ow * o.c), dx(x.host.size());
+  FloatTensor dy(y.host.size());
+  Tensor<int32_t> index(y.host.size());
+  const std::string shape = dims({o.n, o.h, o.w, o.c, o.kernel, o.stride});
+  const auto one = [&](int kind, FloatTensor& out, const char* name) {
+    poison(out);
+    tesra_op op{};
+    op.kind = kind;
+    op.u.pool = o;
+    op.u.pool.x = x.on, op.u.pool.dy = dy.on, op.u.pool.index = op.u.pool.index_out = index.on, op.u.pool.out = out.on;
+    run(op);
+    tesra_pool plain = op.u.pool;
+    plain.x = x.host.data(), plain.dy = dy.host.data(), plain.out = out.host.data();
+    plain.index = plain.index_out = index.host.data();
+    reference::pool(kind, plain);
+    compare(out, std::string(name) + " " + shape);
+  };
+  fill(x, Values::special), fill(dy);
+  one(TESRA_OP_MAXPOOL, y, "maxpool");
+  compare(index, "maxpool index " + shape);
+  if (coin(3)) {  // hostile: any index at all
+    for (int32_t& i : index.host) i = coin(4) ? static_cast<int32_t>(random32()) : pick(0, static_cast<int>(x.host.size()) - 1);
+    index.send();
+  }
+  one(TESRA_OP_MAXPOOL_GRAD, dx, "maxpool_grad");
+  one(TESRA_OP_AVGPOOL, y, "avgpool");
+  one(TESRA_OP_AVGPOOL_GRAD, dx, "avgpool_grad");
+}
+
+void checkMaps() {
+  const int n = pick(1, 3000);
+  static const int kinds[] = {TESRA_OP_RELU, TESRA_OP_RELU_GRAD, TESRA_OP_ADD, TESRA_OP_SCALE};
+  for (const int kind : kinds) {
+    FloatTensor x(n), y(n), out(n);
+    fill(x, Values::special), fill(y, Values::special);
+    FloatTensor& to = coin() ? x : out;
+    poison(out);
+    tesra_op op{};
+    op.kind = kind;
+    op.u.map = {x.on, y.on, to.on, n, 1.7f, -0.3f};
+    run(op);
+    for (int i = 0; i < n; i++) {
+      const float a = x.host[i], b = y.host[i];
+      to.host[i] = kind == TESRA_OP_RELU ? tesra_relu(a) : kind == TESRA_OP_RELU_GRAD ? (b > 0 ? a : 0.0f)
+                   : kind == TESRA_OP_ADD ? a + b : fmaf(1.7f, a, -0.3f);
+    }
+    compare(to, "map " + dims({kind, n}));
+  }
+  Tensor<uint8_t> bytes(n);
+  FloatTensor wide(n);
+  for (uint8_t& b : bytes.host) b = static_cast<uint8_t>(random32());
+  bytes.send();
+  tesra_op op{};
+  op.kind = TESRA_OP_U8_TO_F32;
+  op.u.u8_to_f32 = {bytes.on, wide.on, n, 1.0f / 255, -0.5f};
+  run(op);
+  for (int i = 0; i < n; i++) wide.host[i] = fmaf(1.0f / 255, static_cast<float>(bytes.host[i]), -0.5f);
+  compare(wide, "u8_to_f32 " + dims({n}));
+
+  FloatTensor x(n);
+  Tensor<int32_t> answer(1);
+  fill(x);
+  if (coin()) x.host[pick(0, n - 1)] = coin() ? NAN : -INFINITY, x.send();
+  op.kind = TESRA_OP_FINITE;
+  op.u.finite = {x.on, answer.on, n};
+  run(op);
+  answer.host[0] = std::all_of(x.host.begin(), x.host.end(), [](float f) { return std::isfinite(f); });
+  compare(answer, "finite " + dims({n}));
+}
+
+void checkLoss() {
+  const int rows = coin(8) ? pick(4000, 8500) : pick(1, 70), classes = rows > 100 ? 3 : pick(1, 40);
+  FloatTensor logits(static_cast<size_t>(rows) * classes), gradient(logits.host.size()), loss(1), count(1);
+  Tensor<int32_t> labels(rows);
+  fill(logits, coin(4) ? Values::special : Values::finite);
+  for (float& x : logits.host)
+    if (coin(6)) x = static_cast<float>(pick(-3, 3)) * 30.0f;  // ties and large differences
+  logits.send();
+  for (int32_t& l : labels.host) l = coin(200) ? -1 : pick(0, classes - 1);
+  labels.send();
+  poison(gradient), poison(loss), poison(count);
+  const bool train = coin(4) == false;
+  tesra_op op{};
+  op.kind = TESRA_OP_SOFTMAX_XENT;
+  op.u.softmax_xent = {logits.on, labels.on, loss.on, train ? gradient.on : nullptr, rows, classes};
+  run(op);
+  reference::softmaxXent({logits.host.data(), labels.host.data(), loss.host.data(), train ? gradient.host.data() : nullptr, rows, classes});
+  compare(loss, "softmax_xent loss " + dims({rows, classes}));
+  compare(gradient, "softmax_xent gradient " + dims({rows, classes}));
+  op.kind = TESRA_OP_COUNT_CORRECT;
+  op.u.count_correct = {logits.on, labels.on, count.on, rows, classes};
+  run(op);
+  reference::countCorrect({logits.host.data(), labels.host.data(), count.host.data(), rows, classes});
+  compare(count, "count_correct " + dims({rows, classes}));
+}
+
+void checkOptimizers() {
+  const int n = pick(1, 2500);
+  FloatTensor p(n), g(n), m(n), v(n), step(1);
+  fill(p), fill(g, coin(4) ? Values::special : Values::finite), fill(m), fill(v);
+  for (float& x : v.host) x = std::fabs(x);
+  v.send();
+  const double decay = coin() ? 0.01 : 0;
+  tesra_op op{};
+  for (const int kind : {TESRA_OP_SGD, TESRA_OP_MOMENTUM}) {
+    op.kind = kind;
+    op.u.sgd = {p.on, g.on, m.on, n, 0.05, decay, 0.9, coin()};
+    run(op);
+    tesra_sgd plain = op.u.sgd;
+    plain.p = p.host.data(), plain.g = g.host.data(), plain.m = m.host.data();
+    reference::sgd(kind, plain);
+    compare(p, "sgd p " + dims({kind, n}));
+    compare(m, "sgd m " + dims({kind, n}));
+  }
+  const bool counted = coin();
+  step.host[0] = static_cast<float>(pick(0, 5000));
+  step.send();
+  op.kind = TESRA_OP_ADAM;
+  op.u.adam = {p.on, g.on, m.on, v.on, counted ? step.on : nullptr, n, 7, 0.001, 0.9, 0.999, 1e-8, decay};
+  run(op);
+  tesra_adam plain = op.u.adam;
+  plain.p = p.host.data(), plain.g = g.host.data(), plain.m = m.host.data(), plain.v = v.host.data();
+  plain.step_counter = counted ? step.host.data() : nullptr;
+  reference::adam(plain);
+  compare(p, "adam p " + dims({n})), compare(m, "adam m " + dims({n})), compare(v, "adam v " + dims({n}));
+  compare(step, "adam step");
+  op.kind = TESRA_OP_DELAY_COMPENSATE;
+  op.u.delay_compensate = {g.on, p.on, m.on, n, 0.04f};
+  run(op);
+  reference::delayCompensate({g.host.data(), p.host.data(), m.host.data(), n, 0.04f});
+  compare(g, "delay_compensate " + dims({n}));
+}
+
+// Operations that feed each other, run twice as one plan.
+void checkChainedPlan() {
+  const int m = pick(1, 40), n = pick(1, 40), k = pick(1, 700);
+  FloatTensor a(static_cast<size_t>(m) * k), b(static_cast<size_t>(k) * n), c(static_cast<size_t>(m) * n), db(n);
+  fill(a), fill(b), poison(c), poison(db);
+  std::vector<tesra_op> ops(3, tesra_op{});
+  ops[0].kind = TESRA_OP_GEMM;
+  ops[0].u.gemm = {a.on, b.on, nullptr, c.on, m, n, k, 0, 0, 1, 0};
+  ops[1].kind = TESRA_OP_BIAS_GRAD;
+  ops[1].u.bias_grad = {c.on, db.on, m, n};
+  ops[2].kind = TESRA_OP_SGD;
+  ops[2].u.sgd = {b.on, a.on, nullptr, std::min<int64_t>(a.host.size(), b.host.size()), 0.1, 0, 0, 0};
+  tesra_plan* plan = nullptr;
+  must(backend->plan_create(device, ops.data(), ops.size(), &plan, &error), "plan_create");
+  for (int turn = 0; turn < 2; turn++) {
+    must(backend->plan_run(device, plan, &error), "plan_run");
+    reference::gemm({a.host.data(), b.host.data(), nullptr, c.host.data(), m, n, k, 0, 0, 1, 0});
+    reference::biasGrad({c.host.data(), db.host.data(), m, n});
+    reference::sgd(TESRA_OP_SGD, {b.host.data(), a.host.data(), nullptr, ops[2].u.sgd.n, 0.1, 0, 0, 0});
+  }
+  backend->plan_destroy(device, plan);
+  compare(db, "plan"), compare(b, "plan");
+}
+
+void checkBlake3() {
+  static const int edges[] = {0, 1, 63, 64, 65, 1023, 1024, 1025, 2048, 2049, 3072, 5000, 7 * 1024, 16384, 40001};
+  std::vector<uint8_t> data(coin() ? edges[pick(0, 14)] : pick(0, 20000)), key(32), out(32);
+  for (uint8_t& b : data) b = static_cast<uint8_t>(random32());
+  for (uint8_t& b : key) b = static_cast<uint8_t>(random32());
+  const bool keyed = coin();
+  const tesra_blake3 args{data.data(), data.size(), keyed ? key.data() : nullptr, out.data()};
+  must(backend->blake3(device, &args, &error), "blake3");
+  const reference::Words expected = reference::Blake3(data.data(), data.size(), args.key).hash();
+  if (memcmp(expected.data(), out.data(), 32)) wrong("blake3 of " + std::to_string(data.size()) + " bytes");
+  checks++;
+}
+
+std::vector<int8_t> bytes(size_t n, bool extreme) {
+  std::vector<int8_t> out(n);
+  for (int8_t& x : out) x = extreme ? (coin() ? -128 : 127) : static_cast<int8_t>(random32());
+  return out;
+}
+
+void checkInt8Gemm() {
+  const int m = pick(1, 200), n = pick(1, 300), k = pick(0, 300);
+  const bool extreme = coin(4);
+  const auto a = bytes(static_cast<size_t>(m) * k, extreme), bt = bytes(static_cast<size_t>(n) * k, extreme);
+  std::vector<int32_t> c(static_cast<size_t>(m) * n, -1);
+  const tesra_int8_gemm args{a.data(), bt.data(), c.data(), m, n, k};
+  must(backend->int8_gemm(device, &args, &error), "int8_gemm");
+  for (int i = 0; i < m; i++)
+    for (int j = 0; j < n; j++) {
+      int32_t sum = 0;
+      for (int x = 0; x < k; x++) sum += a[static_cast<size_t>(i) * k + x] * bt[static_cast<size_t>(j) * k + x];
+      if (sum != c[static_cast<size_t>(i) * n + j]) wrong("int8_gemm " + dims({m, n, k}));
+    }
+  checks++;
+}
+
+void checkScan(int m, int n, int k) {
+  const bool extreme = coin(4);
+  const auto a = bytes(static_cast<size_t>(m) * k, extreme), bt = bytes(static_cast<size_t>(n) * k, extreme);
+  const uint32_t tiles = static_cast<uint32_t>(m) * n / 128;
+  std::vector<uint8_t> key(32), target(32, 0xff), tickets(size_t{32} * tiles);
+  std::vector<uint32_t> found(tiles);
+  for (uint8_t& b : key) b = static_cast<uint8_t>(random32());
+  tesra_crm_scan scan{a.data(), bt.data(), m, n, k, key.data(), target.data(), tiles, 0, found.data(), tickets.data()};
+  const std::string what = "crm_scan " + dims({m, n, k});
+  must(backend->crm_scan(device, &scan, &error), "crm_scan");
+  if (scan.count != tiles) wrong(what + ": not every tile wins at the highest target");
+  for (uint32_t tile = 0; tile < tiles; tile++) {
+    if (found[tile] != tile) wrong(what + ": tiles out of order");
+    const reference::Words j = reference::tileTranscript(scan, tile);
+    const auto ticket = reference::Blake3(reinterpret_cast<const uint8_t*>(j.data()), 64, key.data()).hash();
+    if (memcmp(ticket.data(), &tickets[size_t{32} * tile], 32)) wrong(what + " tile " + std::to_string(tile));
+  }
+  // A target equal to one ticket: that tile and exactly the smaller ones win.
+  const uint32_t chosen = random32() % tiles;
+  const auto all = tickets;
+  target.assign(all.begin() + size_t{32} * chosen, all.begin() + size_t{32} * chosen + 32);
+  const auto below = [&](uint32_t tile) {
+    for (int i = 31; i >= 0; i--)
+      if (all[size_t{32} * tile + i] != target[i]) return all[size_t{32} * tile + i] < target[i];
+    return true;
+  };
+  std::vector<uint32_t> expected;
+  for (uint32_t tile = 0; tile < tiles; tile++)
+    if (below(tile)) expected.push_back(tile);
+  must(backend->crm_scan(device, &scan, &error), "crm_scan");
+  if (scan.count != expected.size() || !std::equal(expected.begin(), expected.end(), found.begin()))
+    wrong(what + ": winners differ at a middle target");
+  if (expected.size() > 1) {
+    scan.capacity = static_cast<uint32_t>(expected.size()) - 1;
+    if (backend->crm_scan(device, &scan, &error) != TESRA_E_CAPACITY || scan.count != expected.size())
+      wrong(what + ": too small a capacity is not reported");
+  }
+  const uint32_t tile = random32() % tiles;
+  const auto aRows = bytes(size_t{8} * k, extreme), bRows = bytes(size_t{16} * k, extreme);
+  const int8_t *rows[8], *columns[16];
+  for (int i = 0; i < 8; i++) rows[i] = aRows.data() + static_cast<size_t>(i) * k;
+  for (int i = 0; i < 16; i++) columns[i] = bRows.data() + static_cast<size_t>(i) * k;
+  reference::Words j(16);
+  const tesra_crm_tile replay{aRows.data(), bRows.data(), k, j.data()};
+  must(backend->crm_tile(device, &replay, &error), "crm_tile");
+  if (j != reference::transcript(rows, columns, k)) wrong("crm_tile " + dims({k, tile}));
+  checks += 3;
+}
+
+void checkProbe() {
+  tesra_probe probe;
+  for (const int code : {35, 100}) {
+    emulator::deviceError = code;
+    backend->probe(&probe);
+    if (probe.available || !probe.compiled || !strstr(probe.reason, "no GPU")) wrong("probe without a GPU");
+    const tesra_open options{0, 0, nullptr};
+    tesra_device* none = nullptr;
+    if (backend->open(&options, &none, &error) != TESRA_E_UNAVAILABLE || none) wrong("open without a GPU");
+  }
+  emulator::deviceError = 0;
+  backend->probe(&probe);
+  if (!probe.available || probe.count != 1 || probe.devices[0].sm != 90) wrong("probe with a GPU");
+  const tesra_open options{0, 0, "GPU-none"};
+  tesra_device* none = nullptr;
+  if (backend->open(&options, &none, &error) != TESRA_E_UNAVAILABLE) wrong("open of an unknown GPU");
+}
+
+}  // namespace
+
+int main(int count, char** arguments) {
+  const uint64_t seed = count > 1 ? std::strtoull(arguments[1], nullptr, 10) : 1;
+  const int rounds = count > 2 ? std::atoi(arguments[2]) : 3;
+  state = seed;
+  emulator::seed(seed);
+  backend = tesra_cuda_backend();
+  checkProbe();
+  for (int round = 0; round < rounds; round++) {
+    emulator::multiprocessors = round % 2 ? 132 : 1;  // 1: large tiles and no split; 132: small tiles, split
+    const tesra_open options{0, 0, round % 3 == 0 ? "0" : nullptr};
+    must(backend->open(&options, &device, &error), "open");
+    for (int i = 0; i < 4; i++) checkGemm();
+    for (int i = 0; i < 2; i++) checkConv(), checkPool(), checkOptimizers(), checkLoss(), checkBlake3();
+    checkBiasGrad(), checkMaps(), checkChainedPlan(), checkInt8Gemm();
+    checkScan(64 * pick(1, 3), 64 * pick(1, 5), 128 * pick(1, 3));
+    if (round == 0) checkScan(64, 64, 128 * 37);  // past 16 and 32 chunks: every transcript word twice
+    backend->close(device);
+  }
+  std::printf("%d checks, %llu launches, seed %llu: every bit agrees\n", checks,
+              static_cast<unsigned long long>(emulator::launches), static_cast<unsigned long long>(seed));
+  return 0;
+}
