@@ -17,10 +17,13 @@ export type TaskEvent = z.infer<typeof TaskEventSchema>;
 
 export const ClientProtocol = defineProtocol("tesra.client", 1, {
   call: {
-    /** Wraps the keys of the named shards for one worker; the master never sees a key. */
+    /**
+     * Wraps the keys of the named shards for one worker, under the transport key that the chain has for it;
+     * refused unless the chain says that this worker has accepted the task. The master never sees a key.
+     */
     grant: {
       request: z.object({
-        taskId: z.string(), worker: z.string(), sealingKey: z.instanceof(Uint8Array),
+        taskId: z.string(), worker: z.string(),
         shards: z.array(z.number().int().min(0)).max(65_536),
       }),
       reply: z.object({ leases: z.array(LeaseSchema) }),

@@ -19,14 +19,12 @@ export const TaskRequestSchema = z.object({
 export type TaskRequest = z.infer<typeof TaskRequestSchema>;
 
 export const QuoteSchema = z.object({
+  /** Account of the master that will schedule the task, and the terms to open it with. */
   master: z.string(),
-  /** Expected multiply-adds of the whole task. */
-  multiplyAdds: amount,
-  estimatedSeconds: z.number(),
-  /** Estimate of the cost and the escrow that opening the task takes. */
-  estimate: amount, collateral: amount, minerCollateral: amount,
-  microUsdPerTsr: amount,
-  estimateMicroUsd: amount,
+  quotedMultiplyAdds: amount, computeMicroUsd: amount, storageMicroUsd: amount,
+  rangeBps: count, expectedSeconds: count, deadlineSeconds: count, acceptSeconds: count, minGrade: count,
+  /** What opening takes now, and what each miner pledges, in the smallest unit. */
+  collateral: amount, minerCollateral: amount, microUsdPerTsr: amount,
 });
 export type QuoteReply = z.infer<typeof QuoteSchema>;
 

@@ -3,12 +3,12 @@
 import { z } from "zod";
 
 const hex = (bytes: number) => z.string().regex(new RegExp(`^0x[0-9a-fA-F]{${bytes * 2}}$`), `expected 0x and ${bytes * 2} hex digits`);
-const curveKey = z.string().length(40, "expected a 40-character Z85 key");
+const curveKey = z.string().regex(/^[0-9a-f]{64}$/, "expected a CURVE key of 64 lower-case hex digits");
 
 export const ROLES = ["master", "pos", "pow", "worker", "ps"] as const;
 export type Role = (typeof ROLES)[number];
 
-/** Where another node listens: a ZeroMQ endpoint and its CURVE public key (Z85). */
+/** Where another node listens: a ZeroMQ endpoint and its CURVE public key, which is its node id. */
 export const AddressSchema = z.strictObject({ endpoint: z.string().min(1), serverKey: curveKey });
 export type NodeAddress = z.infer<typeof AddressSchema>;
 

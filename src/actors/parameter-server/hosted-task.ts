@@ -1,53 +1,71 @@
 // Owns one task on a parameter server: its store, its readers, the batches already applied, its checkpoints.
-// Invariant: appliedBatches(unit) = the batches 0..n-1 of the unit whose gradients are in the parameters.
-import { mkdirSync, rmSync } from "node:fs";
+// Invariant: appliedBatches(unit) = the batches 0..n-1 of the unit whose gradients are in the parameters,
+// also after a resume: the counts are saved with the version of the checkpoint that they belong to.
+import { createHash } from "node:crypto";
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Refusal, type Reply } from "../../runtime/index.js";
-import { parseJob, initialParameters, ParameterStore, CheckpointStore, deviceKernels } from "../../training/index.js";
-import { type ParameterServerModules } from "./server.js";
+import {
+  canonicalJob, CheckpointDirectory, compileStep, createUpdateKernels, initialParameters, jobId, parseJob, ParameterStore,
+} from "../../training/index.js";
+import { type Device } from "../../device/device.js";
 import { type ParameterServerProtocol, type Progress } from "./protocol.js";
 
-/** A checkpoint every so many versions: at a few hundred updates a second, one every several seconds. */
+/** A checkpoint every so many versions: at a hundred updates a second, one every several seconds. */
 const CHECKPOINT_EVERY_VERSIONS = 1_000;
 /** Weight of the newest batch in the running loss and accuracy. */
 const MEAN_WEIGHT = 0.02;
+/** Counts are kept a little longer than the checkpoints they belong to. */
+const KEEP_COUNTS = 8;
 const TASK_ID = /^[0-9]{1,20}$/;
 
 export interface HostRequest { taskId: string; job: string; readers: string[] }
+export interface HostModules { device: Device; dataDir: string; warn: (text: string) => void }
 export interface PushRequest {
   taskId: string; worker: string; fence: number; unit: number; batch: number; sequence: number;
   baseVersion: number; samples: number; loss: number; correct: number; gradient: Float32Array;
 }
 type PushReply = Reply<typeof ParameterServerProtocol, "push">;
 
+interface UnitCounts { samples: number; batches: [number, number][] }
+
 export class HostedTask {
   private readonly admitted = new Map<string, string>();
-  private readonly applied = new Map<number, number>();
-  private samples = 0;
+  private readonly applied: Map<number, number>;
+  private samples: number;
   private loss: number | null = null;
   private accuracy: number | null = null;
-  private checkpointing: Promise<void> = Promise.resolve();
-  private lastCheckpoint = 0;
+  /** Applied since the last checkpoint. */
+  private recent: { version: number; unit: number; samples: number }[] = [];
+  private saving: Promise<void> = Promise.resolve();
+  private savedVersion: number;
 
   constructor(
-    readonly store: ParameterStore, private readonly readers: ReadonlySet<string>,
-    private readonly checkpoints: CheckpointStore, private readonly dir: string,
-  ) {}
+    private readonly options: { dir: string; readers: readonly string[]; counts: UnitCounts },
+    private readonly modules: { store: ParameterStore; checkpoints: CheckpointDirectory; warn: (text: string) => void },
+  ) {
+    this.applied = new Map(options.counts.batches);
+    this.samples = options.counts.samples;
+    this.savedVersion = modules.store.version;
+  }
+
+  get version(): number { return this.modules.store.version; }
+  get parameterCount(): number { return this.modules.store.pull().parameters.length; }
 
   admit(worker: string, nodeId: string, fence: number): void {
-    this.store.admit(worker, fence);
+    this.modules.store.admit(worker, fence);
     this.admitted.set(worker, nodeId);
   }
 
   expel(worker: string): void {
-    this.store.fence(worker);
+    this.modules.store.fence(worker);
     this.admitted.delete(worker);
   }
 
-  checkReader(nodeId: string | undefined): void {
-    if (nodeId === undefined || this.readers.has(nodeId)) return;
-    for (const admitted of this.admitted.values()) if (admitted === nodeId) return;
-    throw new Refusal("not-admitted", "this node may not read the task's parameters");
+  pull(nodeId: string | undefined): { version: number; parameters: Float32Array } {
+    const isReader = nodeId === undefined || this.options.readers.includes(nodeId) || [...this.admitted.values()].includes(nodeId);
+    if (!isReader) throw new Refusal("not-admitted", "this node may not read the task's parameters");
+    return this.modules.store.pull();
   }
 
   appliedBatches(unit: number): number {
@@ -55,67 +73,108 @@ export class HostedTask {
   }
 
   async push(request: PushRequest, nodeId: string | undefined): Promise<PushReply> {
+    const { store } = this.modules;
     const { worker, unit, batch } = request;
-    if (nodeId !== undefined && this.admitted.get(worker) !== nodeId) {
-      return { status: "rejected", version: this.store.version, reason: `worker ${worker} is not admitted from this node` };
-    }
+    const rejected = (reason: string): PushReply => ({ status: "rejected", version: store.version, reason });
+    if (nodeId !== undefined && this.admitted.get(worker) !== nodeId) return rejected(`worker ${worker} is not admitted from this node`);
     const done = this.appliedBatches(unit);
-    if (batch < done) return { status: "duplicate", version: this.store.version };
-    if (batch > done) return { status: "rejected", version: this.store.version, reason: `batch ${batch} of unit ${unit} comes before batch ${done}` };
-    if (!Number.isFinite(request.loss)) return { status: "rejected", version: this.store.version, reason: "the loss is not finite" };
-    const result = await this.store.push({
+    if (batch < done) return { status: "duplicate", ...store.pull() };
+    if (batch > done) return rejected(`batch ${batch} of unit ${unit} comes before batch ${done}`);
+    if (!Number.isFinite(request.loss)) return rejected("the loss is not finite");
+    const result = await store.push({
       worker, epoch: request.fence, sequence: request.sequence, baseVersion: request.baseVersion, gradient: request.gradient,
     });
-    if (result.status === "rejected") return { status: "rejected", version: this.store.version, reason: result.message };
+    if (result.status === "rejected") return rejected(result.message);
     if (result.status === "applied") {
       this.applied.set(unit, done + 1);
       this.samples += request.samples;
+      this.recent.push({ version: result.version, unit, samples: request.samples });
       this.loss = mean(this.loss, request.loss);
-      this.accuracy = mean(this.accuracy, request.correct / request.samples);
-      if (result.version - this.lastCheckpoint >= CHECKPOINT_EVERY_VERSIONS) void this.checkpoint();
+      this.accuracy = mean(this.accuracy, request.correct / Math.max(1, request.samples));
+      if (result.version - this.savedVersion >= CHECKPOINT_EVERY_VERSIONS) this.checkpointInBackground();
     }
-    const { version, parameters } = this.store.pull();
-    return { status: result.status, version, parameters };
+    return { status: result.status, ...store.pull() };
   }
 
   progress(): Progress {
-    const counters = this.store.statistics;
-    const highest = counters.staleness.findLastIndex((applied) => applied > 0);
+    const counters = this.modules.store.statistics;
     return {
-      version: this.store.version, samples: this.samples, loss: this.loss, trainAccuracy: this.accuracy,
-      maxStaleness: Math.max(0, highest), staleness: counters.staleness,
+      version: this.version, samples: this.samples, loss: this.loss, trainAccuracy: this.accuracy,
+      maxStaleness: Math.max(0, counters.staleness.findLastIndex((applied) => applied > 0)), staleness: counters.staleness,
       stalePushes: counters.stale, duplicatePushes: counters.duplicate, rejectedPushes: counters.rejected,
     };
   }
 
+  /** Writes a checkpoint and resolves when it is on disk. */
   checkpoint(): Promise<void> {
-    this.lastCheckpoint = this.store.version;
-    this.checkpointing = this.checkpointing.then(async () => {
-      const snapshot = await this.store.snapshot();
-      const batches = Object.fromEntries([...this.applied].map(([unit, count]) => [String(unit), count]));
-      await this.checkpoints.save(snapshot, { batches, samples: this.samples });
+    this.savedVersion = this.version;
+    const saved = this.saving.catch(() => undefined).then(async () => {
+      const snapshot = await this.modules.store.snapshot();
+      await nextTurn(); // every push up to the snapshot's version is counted by then
+      const counts = this.countsAt(snapshot.version);
+      writeFileSync(join(this.options.dir, countsFile(snapshot.version)), JSON.stringify(counts), { mode: 0o600 });
+      await this.modules.checkpoints.save(snapshot);
+      const oldest = countsFile(Math.max(0, snapshot.version - KEEP_COUNTS * CHECKPOINT_EVERY_VERSIONS));
+      for (const name of readdirSync(this.options.dir)) {
+        if (name.startsWith("units-") && name < oldest) rmSync(join(this.options.dir, name), { force: true });
+      }
     });
-    return this.checkpointing;
+    this.saving = saved;
+    return saved;
+  }
+
+  /** The counts without the pushes that came after `version`. */
+  private countsAt(version: number): UnitCounts {
+    const batches = new Map(this.applied);
+    let { samples } = this;
+    for (const later of this.recent.filter((each) => each.version > version)) {
+      batches.set(later.unit, batches.get(later.unit)! - 1);
+      samples -= later.samples;
+    }
+    this.recent = this.recent.filter((each) => each.version > version);
+    return { samples, batches: [...batches] };
   }
 
   async remove(): Promise<void> {
-    await this.checkpointing.catch(() => undefined);
-    rmSync(this.dir, { recursive: true, force: true });
+    await this.saving.catch(() => undefined);
+    rmSync(this.options.dir, { recursive: true, force: true });
   }
-}
-function mean(old: number | null, value: number): number {
-  return old === null ? value : old + MEAN_WEIGHT * (value - old);
+
+  private checkpointInBackground(): void {
+    this.checkpoint().catch((error: Error) => this.modules.warn(`no checkpoint: ${error.message}`));
+  }
 }
 
 /** Initialises a task from its job's seed, or resumes it from its newest whole checkpoint. */
-export async function openHostedTask(request: HostRequest, modules: ParameterServerModules): Promise<HostedTask> {
+export async function openHostedTask(request: HostRequest, modules: HostModules): Promise<HostedTask> {
   if (!TASK_ID.test(request.taskId)) throw new Refusal("bad-task-id", `a task id is a decimal number, got ${JSON.stringify(request.taskId)}`);
   const job = parseJob(request.job);
+  const { loss, logits, correct, optimizer, rules } = job.operation;
+  const compiled = compileStep(job.graph, { loss, logits, correct, batchSize: job.run.batchSize });
   const dir = join(modules.dataDir, "tasks", request.taskId);
   mkdirSync(dir, { recursive: true, mode: 0o700 });
-  const store = new ParameterStore({
-    parameters: initialParameters(job), optimizer: job.operation.optimizer, rules: job.operation.rules,
-  }, { kernels: deviceKernels(modules.device) });
-  const checkpoints = new CheckpointStore(dir);
-  return new HostedTask(store, new Set(request.readers), checkpoints, dir);
+  const store = new ParameterStore(
+    { parameters: initialParameters(job.graph, job.run.seed), optimizer, rules },
+    { kernels: createUpdateKernels(modules.device) },
+  );
+  const checkpoints = new CheckpointDirectory(
+    { directory: dir, jobId: jobId(canonicalJob(job)), parameters: compiled.parameters },
+    { blake3: (data) => modules.device.blake3(data) },
+  );
+  await checkpoints.sweep();
+  const { loaded, skipped } = await checkpoints.loadLatest();
+  for (const { path, reason } of skipped) modules.warn(`checkpoint ${path} is not used: ${reason}`);
+  let counts: UnitCounts = { samples: 0, batches: [] };
+  if (loaded) {
+    counts = JSON.parse(readFileSync(join(dir, countsFile(loaded.snapshot.version)), "utf8")) as UnitCounts;
+    store.restore(loaded.snapshot);
+  }
+  return new HostedTask({ dir, readers: request.readers, counts }, { store, checkpoints, warn: modules.warn });
 }
+
+const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));
+const countsFile = (version: number): string => `units-${String(version).padStart(12, "0")}.json`;
+const digestOf = (parameters: Float32Array): string => createHash("sha256")
+  .update(new Uint8Array(parameters.buffer, parameters.byteOffset, parameters.byteLength)).digest("hex");
+const mean = (old: number | null, value: number): number => (old === null ? value : old + MEAN_WEIGHT * (value - old));
+export { digestOf };

@@ -8,7 +8,7 @@ const bytes = z.instanceof(Uint8Array);
 const count = z.number().int().min(0);
 
 /** A shard of the task's data set: its place in the manifest and its key, wrapped for one worker. */
-export const LeaseSchema = z.object({ shard: count, wrappedKey: bytes });
+export const LeaseSchema = z.object({ id: z.string(), shard: count, expiresMs: z.number(), wrappedKey: bytes });
 export type Lease = z.infer<typeof LeaseSchema>;
 
 export const WorkerProtocol = defineProtocol("tesra.worker", 1, {
@@ -38,7 +38,7 @@ export const WorkerProtocol = defineProtocol("tesra.worker", 1, {
     /** Ends the task: keys and shards are destroyed, a deletion receipt goes on chain. */
     finish: {
       request: z.object({ taskId: z.string() }),
-      reply: z.object({ deletedShards: count, receipt: z.string() }),
+      reply: z.object({ deletedShards: count, digest: z.string(), transaction: z.string().optional() }),
     },
   },
   cast: {},
