@@ -1,0 +1,39 @@
+/** The subpath entry "tesra-supernet/training": what users of the training library may import. */
+export { Graph, Tensor, type DeviceChooser, type GraphNode } from "./graph/graph.js";
+export { BATCH, type DType } from "./graph/ops.js";
+export { gradients } from "./graph/autodiff.js";
+export { glorotUniform, heUniform, type Initializer } from "./graph/initializer.js";
+export { canonicalJob, jobId, JOB_FORMAT, type Job, type RunPlan } from "./graph/canonical.js";
+export { DEFAULT_JOB_LIMITS, parseJob, type JobLimits, type ParsedJob } from "./graph/parse.js";
+export * as nn from "./nn.js";
+export { cnn, mlp, MODELS, type ModelName } from "./models.js";
+export * as optim from "./optimizer/optim.js";
+export type { LinearDecay, OptimizerDescriptor } from "./optimizer/descriptor.js";
+export type { AsyncRules, TrainOperation } from "./optimizer/optim.js";
+export {
+  compileEvaluation, compileLocalTraining, compileStep, type Compiled, type CompiledTensors, type CompileOptions,
+} from "./compile/compile.js";
+export { initialParameters, parameterLayout, type ParameterLayout, type ParameterSlot } from "./compile/layout.js";
+export {
+  Evaluator, LocalTrainStep, TrainStep, type EvaluationResult, type StepResult,
+} from "./train-step.js";
+export { BatchSampler, epochOrder, type Batch } from "./sample-order.js";
+export {
+  ParameterStore, type ParameterStoreOptions, type Push, type PushResult, type RejectReason, type StoreSnapshot,
+} from "./parameter-server/parameter-store.js";
+export { CheckpointDirectory, type CheckpointOptions, type LoadedCheckpoint } from "./parameter-server/checkpoint.js";
+export { createDeviceKernels } from "./parameter-server/device-kernels.js";
+export type { UpdateKernels } from "./parameter-server/update-kernels.js";
+export type { UpdateEntry } from "./parameter-server/update-log.js";
+export { decodeSafetensors, encodeSafetensors, type NamedTensor } from "./format/safetensors.js";
+export { Session, type Progress, type RunOptions, type SessionLink, type SessionModules, type SessionOptions, type SubmittedJob } from "./cluster/session.js";
+export { GraphError, JobError, SessionError, TrainingError } from "./errors.js";
+
+import { ClusterSpec } from "./cluster/cluster-spec.js";
+import { Server } from "./cluster/server.js";
+export type { ClusterDefinition, TaskPlace } from "./cluster/cluster-spec.js";
+export type { RunningServer, ServerDescriptor, ServerHost, ServerOptions } from "./cluster/server.js";
+
+/** The names of the white paper, 2.8: `train.ClusterSpec`, `train.Server`. */
+export const train = { ClusterSpec, Server } as const;
+export { ClusterSpec, Server };
