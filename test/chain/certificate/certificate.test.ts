@@ -158,4 +158,19 @@ describe("verdicts", () => {
     expect(reason(won, { ...rules, target: 2n * ticket })).toBe("ok");
     expect(reason(won, { ...rules, target: 2n * ticket - 1n })).toMatch(/above the target/);
   });
+
+  it("the worst bad certificate at the public shape costs a bounded time", () => {
+    // All checks pass but the last; each names a block that was never seen, so nothing is memoised.
+    const shape = { m: 8_192, n: 8_192, k: 4_096 };
+    const nonce = 2n ** 64n - 1n;
+    const worst = Array.from({ length: 12 }, (_, i) =>
+      resign({ ...shape, nonce, tip: new Uint8Array(32).fill(100 + i) }));
+    const times = worst.map((certificate) => {
+      const started = performance.now();
+      expect(reason(certificate, { ...rules, dims: shape, target: 0n })).toMatch(/above the target/);
+      return performance.now() - started;
+    });
+    // About 4 ms on a quiet core; the bound leaves room for a busy machine.
+    expect(times.sort((x, y) => x - y)[6]).toBeLessThan(60);
+  });
 });

@@ -91,6 +91,12 @@ describe("fundamental solutions", () => {
     }
   });
 
+  it("handles the longest period that a block hash can give", () => {
+    const { x, y } = fundamentalSolution(1_027_261); // 5,226 quotients, the most for d <= 2^20 + 2
+    expect(x * x - 1_027_261n * y * y).toBe(1n);
+    expect(x.toString(2)).toHaveLength(8_762);
+  });
+
   it("refuses squares and what is no natural", () => {
     for (const d of [-1, 0, 1, 4, 9, 1024 ** 2, 2.5, Number.NaN, 2 ** 25]) {
       expect(() => fundamentalSolution(d)).toThrow(RangeError);
