@@ -39,9 +39,10 @@ void must(int code, const char* what) {
 }
 
 // Ordinary values; now and then tiny ones (results that underflow to -0), zeros of both signs, and NaN or infinity.
-enum class Values { finite, special };
+enum class Values { finite, special, tiny };
 float value(Values kind) {
   const uint32_t r = random32();
+  if (kind == Values::tiny) return (coin() ? 1 : -1) * std::ldexp(1.0f, -pick(60, 90));
   if (r % 64 == 0) return coin() ? 0.0f : -0.0f;
   if (r % 64 < 3) return (coin() ? 1 : -1) * std::ldexp(1.0f + (r >> 8) * 0x1p-24f, -pick(70, 140));
   if (kind == Values::special && r % 512 == 3) return coin() ? NAN : coin() ? INFINITY : -INFINITY;
@@ -104,10 +105,10 @@ std::string dims(std::initializer_list<int64_t> list) {
 }
 
 void checkGemm() {
-  static const int depths[] = {0, 1, 15, 16, 17, 100, 511, 512, 513, 1030, 1600};
-  const int m = pick(1, 150), n = pick(1, 150), k = depths[pick(0, 10)];
+  static const int depths[] = {0, 1, 2, 15, 16, 17, 100, 511, 512, 513, 1030, 1600};
+  const int m = pick(1, 150), n = pick(1, 150), k = depths[pick(0, 11)];
   const bool bias = coin(), ta = coin(), tb = coin();
-  const Values kind = coin(4) ? Values::special : Values::finite;
+  const Values kind = k < 3 ? Values::tiny : coin(4) ? Values::special : Values::finite;
   FloatTensor a(static_cast<size_t>(m) * k), b(static_cast<size_t>(k) * n), c(static_cast<size_t>(m) * n), d(n);
   fill(a, kind), fill(b, kind), fill(c), fill(d);
   tesra_op op{};
@@ -444,7 +445,7 @@ int main(int count, char** arguments) {
     emulator::multiprocessors = round % 2 ? 132 : 1;  // 1: large tiles and no split; 132: small tiles, split
     const tesra_open options{0, 0, round % 3 == 0 ? "0" : nullptr};
     must(backend->open(&options, &device, &error), "open");
-    for (int i = 0; i < 4; i++) checkGemm();
+    for (int i = 0; i < 12; i++) checkGemm();
     for (int i = 0; i < 2; i++) checkConv(), checkPool(), checkOptimizers(), checkLoss(), checkBlake3();
     checkBiasGrad(), checkMaps(), checkChainedPlan(), checkInt8Gemm();
     checkScan(64 * pick(1, 3), 64 * pick(1, 5), 128 * pick(1, 3));

@@ -90,7 +90,6 @@ void runBlock(int threads) {
     stacks = static_cast<char*>(mmap(nullptr, kStackBytes * kThreadsMax, PROT_READ | PROT_WRITE,
                                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0));
   memset(sharedMemory, 0xcd, sizeof sharedMemory);
-  std::vector<int> ready;
   for (int i = 0; i < threads; i++) {
     Fibre& fibre = fibres[i];
     getcontext(&fibre.context);
@@ -102,32 +101,36 @@ void runBlock(int threads) {
     fibre.index = i;
     fibre.copies.assign(1, {});
     fibre.exchanges = 0;
-    ready.push_back(i);
   }
+  // One warp at a time, often the same again, so that warps drift as far apart as barriers let them.
+  int last = 0;
   while (true) {
-    for (size_t i = ready.size(); i > 1; i--) std::swap(ready[i - 1], ready[random() % i]);
-    for (const int i : ready) resume(fibres[i]);
-    ready.clear();
-    bool alive = false, allAtBlock = true;
+    std::vector<int> warps;
+    bool alive = false;
     for (int warp = 0; warp * 32 < threads; warp++) {
-      const int begin = warp * 32, end = std::min(threads, begin + 32);
-      bool atWarp = true, any = false;
-      for (int i = begin; i < end; i++) {
+      bool able = true, any = false;
+      for (int i = warp * 32; i < std::min(threads, warp * 32 + 32); i++) {
         if (fibres[i].state == State::done) continue;
         any = alive = true;
-        atWarp = atWarp && fibres[i].state == State::atWarp;
-        allAtBlock = allAtBlock && fibres[i].state == State::atBlock;
+        able = able && fibres[i].state != State::atBlock;
       }
-      if (any && atWarp)
-        for (int i = begin; i < end; i++)
-          if (fibres[i].state == State::atWarp) ready.push_back(i);
+      if (any && able) warps.push_back(warp);
     }
     if (!alive) return;
-    if (ready.empty()) {
-      if (!allAtBlock) die("threads of a block wait at different barriers");
-      for (int i = 0; i < threads; i++)
-        if (fibres[i].state == State::atBlock) ready.push_back(i);
+    if (warps.empty()) {
+      for (int i = 0; i < threads; i++) {
+        if (fibres[i].state == State::atWarp) die("threads of a block wait at different barriers");
+        if (fibres[i].state == State::atBlock) fibres[i].state = State::runnable;
+      }
+      continue;
     }
+    const bool again = random() % 16 != 0 && std::find(warps.begin(), warps.end(), last) != warps.end();
+    last = again ? last : warps[random() % warps.size()];
+    std::vector<int> lanes;
+    for (int i = last * 32; i < std::min(threads, last * 32 + 32); i++)
+      if (fibres[i].state != State::done) lanes.push_back(i);
+    for (size_t i = lanes.size(); i > 1; i--) std::swap(lanes[i - 1], lanes[random() % i]);
+    for (const int i : lanes) resume(fibres[i]);
   }
 }
 
