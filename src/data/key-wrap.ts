@@ -49,7 +49,7 @@ function derive(shared: Uint8Array, ephemeral: Uint8Array, recipient: Uint8Array
   return { key: bytes.subarray(0, 32), nonce: bytes.subarray(32), aad };
 }
 
-export function wrapKey(key: Uint8Array, recipientPublicKey: Uint8Array, context: WrapContext, random: Random): Uint8Array {
+export function wrapKey(key: Uint8Array, recipientPublicKey: Uint8Array, context: WrapContext, random: Random): Uint8Array<ArrayBuffer> {
   if (key.length !== KEY_BYTES) throw new DataError("key", `a shard key has ${KEY_BYTES} bytes, got ${key.length}`);
   const ephemeral = createWrapKeyPair(random);
   const shared = agree(ephemeral.privateKey, recipientPublicKey);

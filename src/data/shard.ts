@@ -27,7 +27,7 @@ export interface CutOptions {
 export interface CutDataset {
   manifest: Manifest;
   /** Ciphertexts, in the manifest's order. */
-  shards: Uint8Array[];
+  shards: Uint8Array<ArrayBuffer>[];
   /** One key a shard: secret. */
   keys: Uint8Array[];
 }
@@ -61,7 +61,7 @@ export async function cutDataset(images: Uint8Array, labels: Uint8Array, options
   }
   const hash = createHash(options.device);
   const bounds = (i: number): number => Math.floor((i * rows) / shardCount);
-  const keys: Uint8Array[] = [], shards: Uint8Array[] = [], entries: ShardEntry[] = [];
+  const keys: Uint8Array[] = [], shards: Uint8Array<ArrayBuffer>[] = [], entries: ShardEntry[] = [];
   // zlib works on the thread pool; two at a time fill two cores and hold two shards in memory.
   for (let first = 0; first < shardCount; first += CUT_PARALLEL) {
     const cut = Array.from({ length: Math.min(CUT_PARALLEL, shardCount - first) }, (_, i) => {
@@ -95,7 +95,7 @@ function joined(a: Uint8Array, b: Uint8Array): Uint8Array {
   return out;
 }
 
-function seal(plain: Uint8Array, key: Uint8Array, nonce: Uint8Array, aad: Uint8Array): Uint8Array {
+function seal(plain: Uint8Array, key: Uint8Array, nonce: Uint8Array, aad: Uint8Array): Uint8Array<ArrayBuffer> {
   if (key.length !== KEY_BYTES || nonce.length !== NONCE_BYTES) throw new DataError("key", "random() gave too few bytes");
   const cipher = createCipheriv("aes-256-gcm", key, nonce);
   cipher.setAAD(aad);

@@ -22,7 +22,7 @@ export {
   ParameterStore, type ParameterStoreOptions, type Push, type PushResult, type RejectReason, type StoreSnapshot,
 } from "./parameter-server/parameter-store.js";
 export { CheckpointDirectory, type CheckpointOptions, type LoadedCheckpoint } from "./parameter-server/checkpoint.js";
-export { createDeviceKernels } from "./parameter-server/device-kernels.js";
+export { createUpdateKernels } from "./parameter-server/device-kernels.js";
 export type { UpdateKernels } from "./parameter-server/update-kernels.js";
 export type { UpdateEntry } from "./parameter-server/update-log.js";
 export { decodeSafetensors, encodeSafetensors, type NamedTensor } from "./format/safetensors.js";

@@ -4,8 +4,8 @@
  */
 import { TrainingError } from "../errors.js";
 
-export type JobName = "ps" | "worker" | "standby" | (string & {});
-export type ClusterDefinition = Readonly<Record<JobName, readonly string[]>>;
+/** Job name ("ps", "worker", "standby", ...) -> addresses of its tasks. */
+export type ClusterDefinition = Readonly<Record<string, readonly string[]>>;
 
 const JOB = /^[a-z][a-z0-9_-]{0,31}$/;
 /** Host and port, a bracketed IPv6 address and port, or a ZeroMQ endpoint. */

@@ -75,6 +75,9 @@ function compile(source: Graph, options: CompileOptions, mode: Mode): Compiled {
   if (!Number.isInteger(batchSize) || batchSize < 1) {
     throw new TrainingError("option", `batchSize must be a positive integer, got ${String(batchSize)}`);
   }
+  if (options.loss.shape.length !== 0) {
+    throw new GraphError("shape", "a loss must be a scalar", { op: options.loss.op, node: options.loss.name });
+  }
   const graph = source.clone();
   const rebind = (tensor: Tensor | undefined): Tensor | undefined => {
     if (tensor !== undefined && tensor.graph !== source) {

@@ -41,7 +41,7 @@ export function parameterLayout(graph: Graph): ParameterLayout {
 }
 
 /** The first parameters of a job: the same bits on every machine for the same seed. */
-export function initialParameters(graph: Graph, seed: number): Float32Array {
+export function initialParameters(graph: Graph, seed: number): Float32Array<ArrayBuffer> {
   const { parameters, parameterCount } = parameterLayout(graph);
   const flat = new Float32Array(parameterCount);
   graph.variables().forEach((variable, i) => {

@@ -15,7 +15,7 @@ import { UpdateLog, type UpdateEntry } from "./update-log.js";
 
 export interface ParameterStoreOptions {
   /** Taken over by the store; version 0. */
-  parameters: Float32Array;
+  parameters: Float32Array<ArrayBuffer>;
   optimizer: OptimizerDescriptor;
   rules: AsyncRules;
   /** Compare a push's hash with its bytes (default true). */
@@ -84,11 +84,11 @@ interface Worker {
 }
 
 export class ParameterStore {
-  private current: Float32Array;
+  private current: Float32Array<ArrayBuffer>;
   private currentVersion = 0;
   private currentPulled = false;
   /** A vector that nobody pulled, free for the next update. */
-  private spare: Float32Array | undefined;
+  private spare: Float32Array<ArrayBuffer> | undefined;
   private readonly moments: Float32Array[];
   private readonly workers = new Map<string, Worker>();
   /** Pulled versions that delay compensation may need, at most maxStaleness + 1. */
@@ -136,7 +136,7 @@ export class ParameterStore {
   }
 
   /** The newest parameters; the vector stays as it is for ever and must not be written to. */
-  pull(): { version: number; parameters: Float32Array } {
+  pull(): { version: number; parameters: Float32Array<ArrayBuffer> } {
     if (!this.currentPulled) {
       this.currentPulled = true;
       if (this.options.rules.delayCompensation) this.pulledVersions.set(this.currentVersion, this.current);
@@ -290,7 +290,7 @@ export class ParameterStore {
     return this.pulledVersions.get(push.baseVersion);
   }
 
-  private publish(next: Float32Array): void {
+  private publish(next: Float32Array<ArrayBuffer>): void {
     if (!this.currentPulled) this.spare = this.current;
     this.current = next;
     this.currentVersion++;
