@@ -1,8 +1,13 @@
 // Owns: the public face of a system: local actors plus, when asked for, the network.
 // Invariant: a system that never listens or connects opens no socket and loads no native code.
+import { SystemCore, SHUTDOWN_DEADLINE_MS_DEFAULT, type ShutdownOptions, type ShutdownReport } from "./core/system.js";
+import type { Host, Logger, Clock, Metrics } from "./host/host.js";
 import { createNodeHost } from "./host/node-host.js";
-import type { Clock, Host, Logger, Metrics } from "./host/host.js";
-import { SystemCore, type ShutdownOptions, type ShutdownReport } from "./core/system.js";
+import type { LinkReport } from "./remote/link.js";
+import type { Peer } from "./remote/peer.js";
+import { Remoting, type ConnectOptions, type Listener, type ListenOptions } from "./remote/remoting.js";
+import type { Transport } from "./remote/transport.js";
+import { ZeroMqTransport } from "./remote/zeromq-transport.js";
 
 export interface SystemOptions {
   readonly name: string;
@@ -11,15 +16,68 @@ export interface SystemOptions {
   readonly random?: (sizeBytes: number) => Uint8Array;
   readonly metrics?: Metrics;
   readonly tasks?: Host["tasks"];
+  /** Another network than ZeroMQ, made when the system first listens or connects. */
+  readonly transport?: () => Promise<Transport>;
 }
 
+/** Of the shutdown deadline, what remains for the links to send the actors' last words. */
+const FLUSH_MS_MIN = 200;
+
 export class System extends SystemCore {
-  override async shutdown(options: ShutdownOptions = {}): Promise<ShutdownReport> {
-    return super.shutdown(options);
+  readonly #remoting: Remoting;
+  #closing: Promise<ShutdownReport> | undefined;
+
+  constructor(name: string, host: Host, createTransport: () => Promise<Transport>) {
+    super(name, host);
+    this.#remoting = new Remoting(this, host, createTransport);
+  }
+
+  /** @throws RuntimeError when the endpoint cannot be used. */
+  listen(options: ListenOptions): Promise<Listener> {
+    return this.#remoting.listen(options);
+  }
+
+  /** @throws RuntimeError "connect-timeout" or "connect-refused" with the reason as far as the network tells it. */
+  connect(options: ConnectOptions): Promise<Peer> {
+    return this.#remoting.connect(options);
+  }
+
+  disconnect(nodeId: string): void {
+    this.#remoting.disconnect(nodeId);
+  }
+
+  /** `listener` runs for each peer that comes up, whoever dialed. @returns the function that ends the subscription. */
+  onPeer(listener: (peer: Peer) => void): () => void {
+    return this.#remoting.onPeer(listener);
+  }
+
+  /** The current incarnation of a node that has been linked before; see `peer.isUp`. */
+  peer(nodeId: string): Peer | undefined {
+    return this.#remoting.peer(nodeId);
+  }
+
+  peers(): Peer[] {
+    return this.#remoting.peers();
+  }
+
+  links(): LinkReport[] {
+    return this.#remoting.links();
+  }
+
+  /** Actors drain and stop first, then links flush and close; all under one deadline. Safe to call twice. */
+  override shutdown(options: ShutdownOptions = {}): Promise<ShutdownReport> {
+    this.#closing ??= (async () => {
+      const deadlineMs = options.deadlineMs ?? SHUTDOWN_DEADLINE_MS_DEFAULT;
+      const report = await super.shutdown({ deadlineMs });
+      await this.#remoting.close(Math.max(FLUSH_MS_MIN, deadlineMs - report.durationMs));
+      return report;
+    })();
+    return this.#closing;
   }
 }
 
 export function createSystem(options: SystemOptions): System {
-  const { name, ...parts } = options;
-  return new System(name, createNodeHost(name, parts));
+  const { name, transport, ...parts } = options;
+  const host = createNodeHost(name, parts);
+  return new System(name, host, transport ?? (() => ZeroMqTransport.create(host.clock, host.logger)));
 }

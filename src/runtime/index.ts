@@ -22,3 +22,9 @@ export type { Clock, Host, Logger, LogFields, Metrics, MetricSample, TaskQueue, 
 export { silentLogger } from "./host/host.js";
 export { MetricsRegistry, createNodeHost } from "./host/node-host.js";
 export { Probe, VirtualClock, seededRandom, settle, type ProbeEntry } from "./testkit.js";
+export { curveKeys, curveKeysFromSecret, type CurveKeys } from "./remote/keys.js";
+export type { ConnectOptions, Listener, ListenOptions } from "./remote/remoting.js";
+export { Peer, type PeerDown, type PeerState } from "./remote/peer.js";
+export type { LaneReport, LinkEnd, LinkReport } from "./remote/link.js";
+export type { Transport } from "./remote/transport.js";
+export { handOver } from "./wire/codec.js";

@@ -13,6 +13,8 @@ export interface Protocol<
 > {
   readonly name: string;
   readonly version: number;
+  /** The oldest version whose messages this one understands: nodes may differ within that range. */
+  readonly compatibleFrom: number;
   readonly call: C;
   readonly cast: K;
 }
@@ -38,7 +40,7 @@ export function defineProtocol<
   C extends Record<string, CallSchema> = {},
   // eslint-disable-next-line @typescript-eslint/no-empty-object-type
   K extends Record<string, z.ZodType> = {},
->(name: string, version: number, shape: { readonly call?: C; readonly cast?: K }): Protocol<C, K> {
+>(name: string, version: number, shape: { readonly call?: C; readonly cast?: K; readonly compatibleFrom?: number }): Protocol<C, K> {
   const call = { ...shape.call } as C;
   const cast = { ...shape.cast } as K;
   for (const each of [name, ...Object.keys(call), ...Object.keys(cast)]) {
@@ -49,5 +51,9 @@ export function defineProtocol<
   if (!Number.isSafeInteger(version) || version < 1) {
     throw new TypeError(`the version of protocol ${name} must be an integer from 1, got ${version}`);
   }
-  return Object.freeze({ name, version, call: Object.freeze(call), cast: Object.freeze(cast) });
+  const compatibleFrom = shape.compatibleFrom ?? version;
+  if (!Number.isSafeInteger(compatibleFrom) || compatibleFrom < 1 || compatibleFrom > version) {
+    throw new TypeError(`compatibleFrom of protocol ${name} must be an integer from 1 to ${version}, got ${compatibleFrom}`);
+  }
+  return Object.freeze({ name, version, compatibleFrom, call: Object.freeze(call), cast: Object.freeze(cast) });
 }

@@ -1,0 +1,166 @@
+// Owns: the listening half of opening links. Invariants: a frame from an unknown channel is a HELLO or is dropped;
+// nothing is kept for a peer before its HELLO, little before its proof; handshakes are bounded in number and time.
+import type { Host, TimerHandle } from "../host/host.js";
+import type { SystemCore } from "../core/system.js";
+import { WireError } from "../wire/codec.js";
+import { createFrame, FrameKind, readHeader } from "../wire/frame.js";
+import {
+  bodyOf, chooseVersion, decodeHello, encodeChallenge, joinMac, NONCE_BYTES, Proofs, type Hello, type ProofRole,
+} from "./handshake.js";
+import type { CurveKeys } from "./keys.js";
+import type { Link } from "./link.js";
+import { LANE_COUNT, type BoundSocket, type Channel } from "./transport.js";
+
+const HANDSHAKE_MS_MAX = 5000;
+const HANDSHAKES_MAX = 256;
+
+export interface AcceptorOptions {
+  readonly keys: CurveKeys;
+  readonly isAllowed: (publicKey: string) => boolean;
+}
+
+export interface AcceptorModules {
+  readonly system: SystemCore;
+  readonly host: Host;
+  /** @returns undefined when the system takes no more links. */
+  readonly openLink: (nodeId: string, incarnation: string, channels: readonly Channel[]) => Link | undefined;
+}
+
+interface Pending {
+  readonly hello: Hello;
+  readonly proofs: Proofs;
+  readonly laneIds: readonly Uint8Array[];
+  readonly proven: boolean[];
+  readonly timer: TimerHandle;
+}
+
+type Route = { pending: Pending; lane: number; link?: undefined } | { link: Link; lane: number; pending?: undefined };
+
+export class Acceptor {
+  readonly #options: AcceptorOptions;
+  readonly #system: SystemCore;
+  readonly #host: Host;
+  readonly #openLink: AcceptorModules["openLink"];
+  #socket: BoundSocket | undefined;
+  readonly #routes = new Map<string, Route>();
+  #pendingCount = 0;
+  /** Frames and handshakes turned away. */
+  refused = 0;
+
+  constructor(options: AcceptorOptions, modules: AcceptorModules) {
+    this.#options = options;
+    this.#system = modules.system;
+    this.#host = modules.host;
+    this.#openLink = modules.openLink;
+  }
+
+  attach(socket: BoundSocket): void {
+    this.#socket = socket;
+  }
+
+  onFrame(id: Uint8Array, parts: Uint8Array[]): void {
+    const route = this.#routes.get(routeKey(id));
+    if (route?.link !== undefined) {
+      route.link.receive(route.lane, parts);
+      return;
+    }
+    try {
+      if (route === undefined) this.#onHello(id, parts);
+      else this.#onProof(route.pending, route.lane, parts);
+    } catch (error) {
+      this.refused += 1;
+      if (!(error instanceof WireError)) this.#host.logger.error("handshake failed", { error });
+      if (route?.pending !== undefined) this.#drop(route.pending);
+    }
+  }
+
+  forget(link: Link): void {
+    for (const [key, route] of this.#routes) if (route.link === link) this.#routes.delete(key);
+  }
+
+  close(): void {
+    for (const route of [...this.#routes.values()]) if (route.pending !== undefined) this.#drop(route.pending);
+    this.#routes.clear();
+  }
+
+  #onHello(id: Uint8Array, parts: readonly Uint8Array[]): void {
+    const header = readHeader(parts[0]);
+    if (header.kind !== FrameKind.hello || parts.length !== 1) throw new WireError("malformed", "no hello");
+    const hello = decodeHello(bodyOf(parts[0]!));
+    const { keys } = this.#options;
+    const laneIds = [id, ...hello.lanes];
+    const laneKeys = laneIds.map(routeKey);
+    if (new Set(laneKeys).size !== LANE_COUNT || laneKeys.some((key) => this.#routes.has(key))) {
+      throw new WireError("malformed", "channel ids that are taken");
+    }
+    if (hello.nodeId === keys.publicKey) return this.#refuse(id, "this is the node itself");
+    if (hello.serverId !== keys.publicKey) return this.#refuse(id, "another node was meant");
+    if (!this.#options.isAllowed(hello.nodeId)) return this.#refuse(id, "not on the allow-list");
+    const version = chooseVersion(hello);
+    if (version === undefined) return this.#refuse(id, "no common link version");
+    if (this.#pendingCount >= HANDSHAKES_MAX || this.#system.isShuttingDown) return this.#refuse(id, "busy");
+
+    const challenge = encodeChallenge({
+      version,
+      incarnation: this.#system.incarnation,
+      nonce: this.#host.random(NONCE_BYTES),
+    });
+    const proofs = new Proofs(keys.secretKey, hello.nodeId, hello, challenge);
+    const pending: Pending = {
+      hello,
+      proofs,
+      laneIds: laneIds.map((each) => Uint8Array.from(each)),
+      proven: [false, false, false],
+      timer: this.#host.clock.setTimer(() => this.#drop(pending), HANDSHAKE_MS_MAX),
+    };
+    this.#pendingCount += 1;
+    for (const [lane, key] of laneKeys.entries()) this.#routes.set(key, { pending, lane });
+    this.#send(id, FrameKind.challenge, joinMac(proofs.make("server"), challenge));
+  }
+
+  #onProof(pending: Pending, lane: number, parts: readonly Uint8Array[]): void {
+    const header = readHeader(parts[0]);
+    const expected = lane === 0 ? FrameKind.proof : FrameKind.lane;
+    if (header.kind !== expected || parts.length !== 1) throw new WireError("malformed", "no proof");
+    const role: ProofRole = lane === 0 ? "client" : lane === 1 ? "lane1" : "lane2";
+    if (!pending.proofs.check(role, bodyOf(parts[0]!))) throw new WireError("malformed", "a false proof");
+    pending.proven[lane] = true;
+    if (!pending.proven.every(Boolean)) return;
+    this.#settle(pending);
+    const { hello, laneIds } = pending;
+    const socket = this.#socket!;
+    const link = this.#openLink(hello.nodeId, hello.incarnation, laneIds.map((each) => socket.channel(each)));
+    if (link === undefined) {
+      for (const each of laneIds) this.#routes.delete(routeKey(each));
+      return this.#refuse(laneIds[0]!, "busy");
+    }
+    for (const [index, each] of laneIds.entries()) this.#routes.set(routeKey(each), { link, lane: index });
+    this.#send(laneIds[0]!, FrameKind.ready, pending.proofs.make("server"));
+  }
+
+  #settle(pending: Pending): void {
+    this.#host.clock.clearTimer(pending.timer);
+    this.#pendingCount -= 1;
+  }
+
+  #drop(pending: Pending): void {
+    const first = this.#routes.get(routeKey(pending.laneIds[0]!));
+    if (first?.pending !== pending) return;
+    this.#settle(pending);
+    for (const id of pending.laneIds) this.#routes.delete(routeKey(id));
+  }
+
+  #refuse(id: Uint8Array, why: string): void {
+    this.refused += 1;
+    this.#send(id, FrameKind.refuse, Buffer.from(why));
+  }
+
+  #send(id: Uint8Array, kind: FrameKind, body: Uint8Array): void {
+    void this.#socket?.channel(id).send([createFrame(kind, 0, 0, 0, body)]);
+  }
+}
+
+function routeKey(id: Uint8Array): string {
+  return Buffer.from(id.buffer, id.byteOffset, id.byteLength).toString("latin1");
+}
+

@@ -1,0 +1,142 @@
+// Owns: the incoming half of one lane: frame order, credit accounting, reassembly of tensors.
+// Invariant: `accept` takes any bytes; it hands on whole records only, and throws WireError on anything a correct
+// peer cannot have sent.
+import { attachTensors, type Codec, tensorSizes, WireError } from "../wire/codec.js";
+import { FrameKind, HEADER_BYTES, readHeader, splitRecords, type FrameHeader } from "../wire/frame.js";
+import { FRAME_OVERHEAD_BYTES } from "../wire/limits.js";
+
+/** The sender may overshoot its window by the frame that used up the last credit. */
+const OVERSHOOT_BYTES = 8 * 1024 * 1024;
+
+interface Transfer {
+  readonly record: unknown[];
+  readonly sizes: readonly number[];
+  readonly buffers: Buffer[];
+  offset: number;
+}
+
+export interface LaneReceiverEvents {
+  onRecord(record: unknown[]): void;
+  onControl(header: FrameHeader): void;
+  /** Everything received so far has been worked off: grant the sender that much. */
+  onCredit(totalBytes: number): void;
+}
+
+export class LaneReceiver {
+  readonly #codec: Codec;
+  readonly #windowBytes: number;
+  readonly #events: LaneReceiverEvents;
+  #sequence = 0;
+  #receivedBytes = 0;
+  #grantedBytes = 0;
+  #transfer: Transfer | undefined;
+  framesReceived = 0;
+  recordsReceived = 0;
+
+  constructor(windowBytes: number, codec: Codec, events: LaneReceiverEvents) {
+    this.#windowBytes = windowBytes;
+    this.#codec = codec;
+    this.#events = events;
+  }
+
+  get receivedBytes(): number {
+    return this.#receivedBytes;
+  }
+
+  accept(parts: readonly Uint8Array[]): void {
+    const frame = parts[0];
+    const header = readHeader(frame);
+    if (header.sequence !== this.#sequence) {
+      throw new WireError("malformed", `frame ${header.sequence} where ${this.#sequence} was due`);
+    }
+    if (parts.length > 2 || (parts.length === 2) !== (header.kind === FrameKind.chunk)) {
+      throw new WireError("malformed", `a frame of kind ${header.kind} with ${parts.length} parts`);
+    }
+    this.#sequence = (this.#sequence + 1) >>> 0;
+    this.framesReceived += 1;
+    this.#receivedBytes += frame!.length + (parts[1]?.length ?? 0) + FRAME_OVERHEAD_BYTES;
+    if (this.#receivedBytes - this.#grantedBytes > this.#windowBytes + OVERSHOOT_BYTES) {
+      throw new WireError("malformed", "more bytes than were granted");
+    }
+    switch (header.kind) {
+      case FrameKind.records:
+        this.#acceptBatch(frame!, header.count);
+        break;
+      case FrameKind.bulk:
+        this.#begin(frame!, header);
+        break;
+      case FrameKind.chunk:
+        this.#append(parts[1]!);
+        break;
+      default:
+        if (frame!.length !== HEADER_BYTES) throw new WireError("malformed", "a control frame with a body");
+        this.#events.onControl(header);
+    }
+    if (this.#receivedBytes - this.#grantedBytes >= this.#windowBytes / 4) {
+      this.#grantedBytes = this.#receivedBytes;
+      this.#events.onCredit(this.#grantedBytes);
+    }
+  }
+
+  #acceptBatch(frame: Uint8Array, count: number): void {
+    if (this.#transfer !== undefined) throw new WireError("malformed", "a batch inside a transfer");
+    for (const { body, tensors } of splitRecords(frame, count)) {
+      const record = this.#codec.decode(body);
+      const sizes = tensorSizes(record[2]);
+      let at = 0;
+      const buffers = sizes.map((size) => {
+        if (at + size > tensors.length) throw new WireError("malformed", "tensors that end early");
+        const copy = Buffer.allocUnsafeSlow(size);
+        copy.set(tensors.subarray(at, at + size));
+        at += size;
+        return copy;
+      });
+      if (at !== tensors.length) throw new WireError("malformed", "tensor bytes left over");
+      this.#deliver(record, buffers);
+    }
+  }
+
+  #begin(frame: Uint8Array, header: FrameHeader): void {
+    if (this.#transfer !== undefined) throw new WireError("malformed", "a transfer inside a transfer");
+    const record = this.#codec.decode(frame.subarray(HEADER_BYTES));
+    const sizes = tensorSizes(record[2]);
+    const total = sizes.reduce((sum, size) => sum + size, 0);
+    if (sizes.length !== header.count || total !== header.value || total === 0) {
+      throw new WireError("malformed", "a transfer whose header and table differ");
+    }
+    this.#transfer = { record, sizes, buffers: [], offset: 0 };
+    this.#openBuffer();
+  }
+
+  /** Buffers are made when their first byte is due: an announcement alone costs no memory. */
+  #openBuffer(): void {
+    const transfer = this.#transfer!;
+    while (transfer.buffers.length < transfer.sizes.length && transfer.sizes[transfer.buffers.length] === 0) {
+      transfer.buffers.push(Buffer.allocUnsafeSlow(0));
+    }
+  }
+
+  #append(chunk: Uint8Array): void {
+    const transfer = this.#transfer;
+    if (transfer === undefined) throw new WireError("malformed", "a chunk outside a transfer");
+    if (transfer.offset === 0) transfer.buffers.push(Buffer.allocUnsafeSlow(transfer.sizes[transfer.buffers.length]!));
+    const buffer = transfer.buffers[transfer.buffers.length - 1]!;
+    if (chunk.length === 0 || chunk.length > buffer.length - transfer.offset) {
+      throw new WireError("malformed", "a chunk that does not fit its tensor");
+    }
+    buffer.set(chunk, transfer.offset);
+    transfer.offset += chunk.length;
+    if (transfer.offset < buffer.length) return;
+    transfer.offset = 0;
+    this.#openBuffer();
+    if (transfer.buffers.length < transfer.sizes.length) return;
+    this.#transfer = undefined;
+    this.#deliver(transfer.record, transfer.buffers);
+  }
+
+  #deliver(record: unknown[], buffers: readonly Uint8Array[]): void {
+    attachTensors(record, buffers);
+    this.recordsReceived += 1;
+    this.#events.onRecord(record);
+  }
+}

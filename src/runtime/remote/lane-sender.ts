@@ -1,0 +1,220 @@
+// Owns: the outgoing half of one lane: batches, outbox, credit. Invariants: frames leave in the order their records
+// came; no more bytes are under way than the receiver has granted (one frame may overshoot); the outbox is bounded.
+import type { Clock, TaskQueue, TimerHandle } from "../host/host.js";
+import type { EncodedRecord } from "../wire/codec.js";
+import { createFrame, FrameKind, HEADER_BYTES, RECORD_PREFIX_BYTES, writeHeader } from "../wire/frame.js";
+import { BATCH_BYTES_MAX, BATCH_RECORDS_MAX, FRAME_OVERHEAD_BYTES } from "../wire/limits.js";
+import type { Channel } from "./transport.js";
+
+/** ZeroMQ said its queue is full, which credit should prevent; try again soon. */
+const BUSY_RETRY_MS = 2;
+
+export interface LaneSenderOptions {
+  readonly windowBytes: number;
+  readonly outboxBytesMax: number;
+  readonly chunkBytes: number;
+  readonly onGone: () => void;
+}
+
+interface LaneSenderModules {
+  readonly channel: Channel;
+  readonly clock: Clock;
+  readonly tasks: TaskQueue;
+}
+
+/** A frame whose sequence number is set when it leaves. */
+interface OutFrame {
+  readonly kind: FrameKind;
+  readonly count: number;
+  readonly value: number;
+  readonly header: Buffer;
+  readonly data: Uint8Array | undefined;
+  readonly costBytes: number;
+}
+
+export class LaneSender {
+  readonly #options: LaneSenderOptions;
+  readonly #channel: Channel;
+  readonly #clock: Clock;
+  readonly #tasks: TaskQueue;
+  #frames: OutFrame[] = [];
+  #head = 0;
+  #batch: EncodedRecord[] = [];
+  #batchBytes = HEADER_BYTES;
+  #queuedBytes = 0;
+  #sentBytes = 0;
+  #ackedBytes = 0;
+  #sequence = 0;
+  #isFlushPlanned = false;
+  #isPumping = false;
+  #isClosed = false;
+  #retry: TimerHandle;
+  #emptyWaiters: (() => void)[] = [];
+  framesSent = 0;
+  recordsSent = 0;
+  busyCount = 0;
+
+  constructor(options: LaneSenderOptions, modules: LaneSenderModules) {
+    this.#options = options;
+    this.#channel = modules.channel;
+    this.#clock = modules.clock;
+    this.#tasks = modules.tasks;
+  }
+
+  get queuedBytes(): number {
+    return this.#queuedBytes;
+  }
+
+  get sentBytes(): number {
+    return this.#sentBytes;
+  }
+
+  get creditBytes(): number {
+    return this.#options.windowBytes - (this.#sentBytes - this.#ackedBytes);
+  }
+
+  /** `share` scales the bound: answers may use twice what requests may, so that work done is not lost. */
+  hasRoom(sizeBytes: number, share = 1): boolean {
+    return this.#queuedBytes === 0 || this.#queuedBytes + sizeBytes <= this.#options.outboxBytesMax * share;
+  }
+
+  /** A small record: goes out with others in one frame at the end of this microtask or when the frame is full. */
+  pushRecord(record: EncodedRecord): void {
+    const sizeBytes = RECORD_PREFIX_BYTES + record.body.length + record.tensorBytes;
+    if (this.#batch.length === BATCH_RECORDS_MAX || (this.#batch.length > 0 && this.#batchBytes + sizeBytes > BATCH_BYTES_MAX)) {
+      this.#seal();
+    }
+    this.#batch.push(record);
+    this.#batchBytes += sizeBytes;
+    this.#queuedBytes += sizeBytes;
+    if (this.#isFlushPlanned) return;
+    this.#isFlushPlanned = true;
+    this.#tasks.micro(() => {
+      this.#isFlushPlanned = false;
+      void this.#pump();
+    });
+  }
+
+  /** A record with large tensors: its body, then the tensors in chunks. */
+  pushTransfer(record: EncodedRecord): void {
+    this.#pushFrame(FrameKind.bulk, record.tensors.length, record.tensorBytes, record.body, undefined);
+    const { chunkBytes } = this.#options;
+    for (const tensor of record.tensors) {
+      for (let at = 0; at < tensor.length; at += chunkBytes) {
+        this.#pushFrame(FrameKind.chunk, 0, 0, undefined, tensor.subarray(at, Math.min(at + chunkBytes, tensor.length)));
+      }
+    }
+    this.recordsSent += 1;
+    void this.#pump();
+  }
+
+  pushControl(kind: FrameKind, count: number, value: number): void {
+    this.#pushFrame(kind, count, value, undefined, undefined);
+    void this.#pump();
+  }
+
+  /** `totalBytes` is everything the receiver has worked off since the link began. @returns false for nonsense. */
+  acknowledge(totalBytes: number): boolean {
+    if (!(totalBytes >= this.#ackedBytes && totalBytes <= this.#sentBytes)) return false;
+    this.#ackedBytes = totalBytes;
+    void this.#pump();
+    return true;
+  }
+
+  /** Resolves when everything pushed so far has been handed to the network, or the lane is closed. */
+  whenEmpty(): Promise<void> {
+    if (this.#isClosed || this.#queuedBytes === 0) return Promise.resolve();
+    return new Promise((resolve) => this.#emptyWaiters.push(resolve));
+  }
+
+  close(isGraceful: boolean): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    if (this.#retry !== undefined) this.#clock.clearTimer(this.#retry);
+    this.#frames = [];
+    this.#head = 0;
+    this.#batch = [];
+    this.#queuedBytes = 0;
+    this.#wakeWaiters();
+    this.#channel.close(isGraceful);
+  }
+
+  #pushFrame(kind: FrameKind, count: number, value: number, body: Uint8Array | undefined, data: Uint8Array | undefined): void {
+    if (this.#isClosed) return;
+    this.#seal();
+    const header = createFrame(kind, count, 0, value, body);
+    const sizeBytes = header.length + (data?.length ?? 0);
+    this.#frames.push({ kind, count, value, header, data, costBytes: sizeBytes + FRAME_OVERHEAD_BYTES });
+    this.#queuedBytes += sizeBytes;
+  }
+
+  /** Turns the open batch into a frame. */
+  #seal(): void {
+    const batch = this.#batch;
+    if (batch.length === 0) return;
+    const frame = Buffer.allocUnsafeSlow(this.#batchBytes);
+    let at = HEADER_BYTES;
+    for (const { body, tensors, tensorBytes } of batch) {
+      frame.writeUInt32LE(body.length, at);
+      frame.writeUInt32LE(tensorBytes, at + 4);
+      frame.set(body, at + RECORD_PREFIX_BYTES);
+      at += RECORD_PREFIX_BYTES + body.length;
+      for (const tensor of tensors) {
+        frame.set(tensor, at);
+        at += tensor.length;
+      }
+    }
+    const costBytes = frame.length + FRAME_OVERHEAD_BYTES;
+    this.#frames.push({ kind: FrameKind.records, count: batch.length, value: 0, header: frame, data: undefined, costBytes });
+    this.#queuedBytes += HEADER_BYTES;
+    this.recordsSent += batch.length;
+    this.#batch = [];
+    this.#batchBytes = HEADER_BYTES;
+  }
+
+  async #pump(): Promise<void> {
+    if (this.#isPumping || this.#isClosed) return;
+    this.#isPumping = true;
+    // Without credit the batch stays open, so that what waits goes out in fewer, larger frames.
+    while (!this.#isClosed && this.creditBytes > 0) {
+      if (this.#head === this.#frames.length) {
+        this.#frames.length = 0;
+        this.#head = 0;
+        this.#seal();
+        if (this.#frames.length === 0) break;
+      }
+      const frame = this.#frames[this.#head]!;
+      writeHeader(frame.header, frame.kind, frame.count, this.#sequence, frame.value);
+      const outcome = await this.#channel.send(frame.data === undefined ? [frame.header] : [frame.header, frame.data]);
+      if (this.#isClosed) break;
+      if (outcome === "busy") {
+        this.busyCount += 1;
+        this.#retry = this.#clock.setTimer(() => {
+          this.#retry = undefined;
+          void this.#pump();
+        }, BUSY_RETRY_MS);
+        break;
+      }
+      if (outcome === "gone") {
+        this.#isPumping = false;
+        this.#options.onGone();
+        return;
+      }
+      this.#sequence = (this.#sequence + 1) >>> 0;
+      this.#head += 1;
+      this.framesSent += 1;
+      this.#sentBytes += frame.costBytes;
+      this.#queuedBytes -= frame.costBytes - FRAME_OVERHEAD_BYTES;
+      if (this.#head >= 1024) {
+        this.#frames = this.#frames.slice(this.#head);
+        this.#head = 0;
+      }
+    }
+    this.#isPumping = false;
+    if (this.#queuedBytes === 0) this.#wakeWaiters();
+  }
+
+  #wakeWaiters(): void {
+    for (const resolve of this.#emptyWaiters.splice(0)) resolve();
+  }
+}

@@ -1,0 +1,238 @@
+// Owns: one open connection to one peer: three lanes, credit, heartbeat, and the score of a misbehaving peer.
+// Invariant: a link closes exactly once, with a reason; after that nothing is sent or delivered.
+import type { Host } from "../host/host.js";
+import { Codec, WireError, type EncodedRecord } from "../wire/codec.js";
+import { FrameKind, type FrameHeader } from "../wire/frame.js";
+import {
+  BULK_BYTES_MIN, BULK_OUTBOX_BYTES_MAX, BULK_WINDOW_BYTES, MESSAGE_OUTBOX_BYTES_MAX, MESSAGE_WINDOW_BYTES,
+} from "../wire/limits.js";
+import { LaneReceiver } from "./lane-receiver.js";
+import { LaneSender } from "./lane-sender.js";
+import { LANES, Lane, type Channel } from "./transport.js";
+
+export const PING_PERIOD_MS = 1000;
+export const PING_MISSES_MAX = 3;
+/** A message that fails its schema costs 1, and a second forgives 1: a peer of another version survives, a flood not. */
+const SCORE_MAX = 100;
+/** Control frames (pings, credit) are tiny and few; the window only bounds a peer that floods. */
+const CONTROL_WINDOW_BYTES = 1024 * 1024;
+const CONTROL_OUTBOX_BYTES_MAX = 1024 * 1024;
+
+export type LinkEnd =
+  | "closed" // by this side
+  | "goodbye" // by the other side
+  | "lost" // the connection went down
+  | "silent" // too many pings without an answer
+  | "violation"; // the peer broke the protocol
+
+export interface LinkOptions {
+  readonly nodeId: string;
+  readonly incarnation: string;
+  readonly endpoint: string;
+  readonly chunkBytes: number;
+  readonly isDialer: boolean;
+}
+
+export interface LinkEvents {
+  onRecord(record: unknown[], link: Link): void;
+  onEnd(end: LinkEnd, message: string): void;
+}
+
+export interface LaneReport {
+  readonly lane: string;
+  readonly queuedBytes: number;
+  readonly creditBytes: number;
+  readonly sentBytes: number;
+  readonly receivedBytes: number;
+  readonly framesSent: number;
+  readonly framesReceived: number;
+  readonly recordsSent: number;
+  readonly recordsReceived: number;
+}
+
+export interface LinkReport {
+  readonly nodeId: string;
+  readonly endpoint: string;
+  readonly isDialer: boolean;
+  readonly roundTripMs: number | undefined;
+  readonly violations: number;
+  readonly lanes: readonly LaneReport[];
+}
+
+export class Link {
+  readonly nodeId: string;
+  readonly incarnation: string;
+  readonly endpoint: string;
+  readonly isDialer: boolean;
+  readonly #host: Host;
+  readonly #codec = new Codec();
+  readonly #events: LinkEvents;
+  readonly #senders: LaneSender[];
+  readonly #receivers: LaneReceiver[];
+  #heardAtMs: number;
+  #pingAtMs: number | undefined;
+  #roundTripMs: number | undefined;
+  #score = 0;
+  #scoredAtMs: number;
+  #violations = 0;
+  #end: LinkEnd | undefined;
+
+  constructor(options: LinkOptions, modules: { host: Host; channels: readonly Channel[]; events: LinkEvents }) {
+    const { host, channels, events } = modules;
+    this.nodeId = options.nodeId;
+    this.incarnation = options.incarnation;
+    this.endpoint = options.endpoint;
+    this.isDialer = options.isDialer;
+    this.#host = host;
+    this.#events = events;
+    this.#heardAtMs = host.clock.nowMs();
+    this.#scoredAtMs = this.#heardAtMs;
+    const windows = [CONTROL_WINDOW_BYTES, MESSAGE_WINDOW_BYTES, BULK_WINDOW_BYTES];
+    const outboxes = [CONTROL_OUTBOX_BYTES_MAX, MESSAGE_OUTBOX_BYTES_MAX, BULK_OUTBOX_BYTES_MAX];
+    this.#senders = channels.map(
+      (channel, lane) =>
+        new LaneSender(
+          {
+            windowBytes: windows[lane]!,
+            outboxBytesMax: outboxes[lane]!,
+            chunkBytes: options.chunkBytes,
+            onGone: () => this.close("lost", "the connection is gone"),
+          },
+          { channel, clock: host.clock, tasks: host.tasks },
+        ),
+    );
+    this.#receivers = channels.map(
+      (_, lane) =>
+        new LaneReceiver(windows[lane]!, this.#codec, {
+          onRecord: (record) => this.#onRecord(record, lane),
+          onControl: (header) => this.#onControl(header, lane),
+          onCredit: (totalBytes) => this.#senders[Lane.control]!.pushControl(FrameKind.credit, lane, totalBytes),
+        }),
+    );
+  }
+
+  get isOpen(): boolean {
+    return this.#end === undefined;
+  }
+
+  /** @throws WireError when the message cannot be sent at all. */
+  send(record: unknown[], share = 1): "accepted" | "full" | "stopped" {
+    if (this.#end !== undefined) return "stopped";
+    const encoded: EncodedRecord = this.#codec.encode(record);
+    const isBulk = encoded.tensorBytes >= BULK_BYTES_MIN;
+    const sender = this.#senders[isBulk ? Lane.bulk : Lane.message]!;
+    if (!sender.hasRoom(encoded.body.length + encoded.tensorBytes, share)) return "full";
+    if (isBulk) sender.pushTransfer(encoded);
+    else sender.pushRecord(encoded);
+    return "accepted";
+  }
+
+  receive(lane: number, parts: readonly Uint8Array[]): void {
+    if (this.#end !== undefined) return;
+    this.#heardAtMs = this.#host.clock.nowMs();
+    try {
+      this.#receivers[lane]!.accept(parts);
+    } catch (error) {
+      this.#violations += 1;
+      const message = error instanceof Error ? error.message : String(error);
+      if (!(error instanceof WireError)) this.#host.logger.error("link failed on a frame", { nodeId: this.nodeId, error });
+      this.close("violation", `broken frame on the ${LANES[lane]} lane: ${message}`);
+    }
+  }
+
+  /** A well-formed frame with a message that fits no protocol. */
+  penalize(points: number): void {
+    const now = this.#host.clock.nowMs();
+    this.#score = Math.max(0, this.#score - (now - this.#scoredAtMs) / 1000) + points;
+    this.#scoredAtMs = now;
+    this.#violations += 1;
+    if (this.#score > SCORE_MAX) this.close("violation", "too many messages that fit no protocol");
+  }
+
+  /** Called every PING_PERIOD_MS; `isStalled` when this process itself was held up, so silence proves nothing. */
+  beat(isStalled: boolean): void {
+    const now = this.#host.clock.nowMs();
+    if (isStalled) this.#heardAtMs = Math.max(this.#heardAtMs, now - PING_PERIOD_MS);
+    if (now - this.#heardAtMs > PING_PERIOD_MS * PING_MISSES_MAX) {
+      this.close("silent", `nothing heard for ${Math.round(now - this.#heardAtMs)} ms`);
+      return;
+    }
+    this.probe();
+  }
+
+  /** Sends a ping; on a connection that is gone, sending alone finds that out. */
+  probe(): void {
+    if (this.#end !== undefined) return;
+    this.#pingAtMs ??= this.#host.clock.nowMs();
+    this.#senders[Lane.control]!.pushControl(FrameKind.ping, 0, 0);
+  }
+
+  /** Resolves when all that was sent has left, or the link is closed. */
+  async flushed(): Promise<void> {
+    await Promise.all(this.#senders.map((sender) => sender.whenEmpty()));
+  }
+
+  close(end: LinkEnd, message: string): void {
+    if (this.#end !== undefined) return;
+    this.#end = end;
+    for (const sender of this.#senders) sender.close(end === "closed");
+    this.#events.onEnd(end, message);
+  }
+
+  sayGoodbye(): void {
+    if (this.#end === undefined) this.#senders[Lane.control]!.pushControl(FrameKind.bye, 0, 0);
+  }
+
+  #onRecord(record: unknown[], lane: number): void {
+    if (lane === Lane.control) throw new WireError("malformed", "a record on the control lane");
+    if (this.#end === undefined) this.#events.onRecord(record, this);
+  }
+
+  #onControl(header: FrameHeader, lane: number): void {
+    if (lane !== Lane.control) throw new WireError("malformed", `a frame of kind ${header.kind} on a data lane`);
+    switch (header.kind) {
+      case FrameKind.ping:
+        this.#senders[Lane.control]!.pushControl(FrameKind.pong, 0, 0);
+        break;
+      case FrameKind.pong:
+        if (this.#pingAtMs !== undefined) this.#roundTripMs = this.#host.clock.nowMs() - this.#pingAtMs;
+        this.#pingAtMs = undefined;
+        break;
+      case FrameKind.credit:
+        if (this.#senders[header.count]?.acknowledge(header.value) !== true) {
+          throw new WireError("malformed", "credit for bytes that were not sent");
+        }
+        break;
+      case FrameKind.bye:
+        this.close("goodbye", "the peer said goodbye");
+        break;
+      default:
+        throw new WireError("malformed", `a frame of unknown kind ${header.kind}`);
+    }
+  }
+
+  report(): LinkReport {
+    return {
+      nodeId: this.nodeId,
+      endpoint: this.endpoint,
+      isDialer: this.isDialer,
+      roundTripMs: this.#roundTripMs,
+      violations: this.#violations,
+      lanes: LANES.map((lane, i) => {
+        const sender = this.#senders[i]!;
+        const receiver = this.#receivers[i]!;
+        return {
+          lane,
+          queuedBytes: sender.queuedBytes,
+          creditBytes: sender.creditBytes,
+          sentBytes: sender.sentBytes,
+          receivedBytes: receiver.receivedBytes,
+          framesSent: sender.framesSent,
+          framesReceived: receiver.framesReceived,
+          recordsSent: sender.recordsSent,
+          recordsReceived: receiver.recordsReceived,
+        };
+      }),
+    };
+  }
+}

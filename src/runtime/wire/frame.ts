@@ -1,0 +1,89 @@
+// Owns: the bytes of a frame: a 16-byte header and, by kind, what follows. Little-endian.
+// Invariant: `readHeader` and `splitRecords` accept any bytes and never read outside them.
+import { BATCH_RECORDS_MAX } from "./limits.js";
+import { WireError } from "./codec.js";
+
+export const FRAME_MAGIC = 0x53;
+export const HEADER_BYTES = 16;
+
+export const FrameKind = {
+  hello: 1,
+  challenge: 2,
+  proof: 3,
+  lane: 4,
+  ready: 5,
+  refuse: 6,
+  records: 16,
+  bulk: 17,
+  chunk: 18,
+  credit: 19,
+  ping: 20,
+  pong: 21,
+  bye: 22,
+} as const;
+export type FrameKind = (typeof FrameKind)[keyof typeof FrameKind];
+
+/** [magic u8][kind u8][count u16][sequence u32][value f64] */
+export interface FrameHeader {
+  readonly kind: number;
+  readonly count: number;
+  readonly sequence: number;
+  readonly value: number;
+}
+
+export function writeHeader(target: Buffer, kind: FrameKind, count: number, sequence: number, value: number): void {
+  target[0] = FRAME_MAGIC;
+  target[1] = kind;
+  target.writeUInt16LE(count, 2);
+  target.writeUInt32LE(sequence >>> 0, 4);
+  target.writeDoubleLE(value, 8);
+}
+
+export function createFrame(kind: FrameKind, count: number, sequence: number, value: number, body?: Uint8Array): Buffer {
+  const frame = Buffer.allocUnsafeSlow(HEADER_BYTES + (body?.length ?? 0));
+  writeHeader(frame, kind, count, sequence, value);
+  if (body !== undefined) frame.set(body, HEADER_BYTES);
+  return frame;
+}
+
+export function readHeader(frame: Uint8Array | undefined): FrameHeader {
+  if (frame === undefined || frame.length < HEADER_BYTES || frame[0] !== FRAME_MAGIC) {
+    throw new WireError("malformed", "a frame without a header");
+  }
+  const view = new DataView(frame.buffer, frame.byteOffset, HEADER_BYTES);
+  return {
+    kind: frame[1]!,
+    count: view.getUint16(2, true),
+    sequence: view.getUint32(4, true),
+    value: view.getFloat64(8, true),
+  };
+}
+
+/** A record inside a batch: [body u32][tensor bytes u32][body][tensor bytes]. */
+export const RECORD_PREFIX_BYTES = 8;
+
+export interface RecordSlice {
+  readonly body: Uint8Array;
+  readonly tensors: Uint8Array;
+}
+
+export function splitRecords(frame: Uint8Array, count: number): RecordSlice[] {
+  if (count === 0 || count > BATCH_RECORDS_MAX) throw new WireError("malformed", `a batch of ${count} records`);
+  const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);
+  const slices: RecordSlice[] = [];
+  let at = HEADER_BYTES;
+  for (let i = 0; i < count; i++) {
+    if (at + RECORD_PREFIX_BYTES > frame.length) throw new WireError("malformed", "a batch that ends early");
+    const bodyBytes = view.getUint32(at, true);
+    const tensorBytes = view.getUint32(at + 4, true);
+    at += RECORD_PREFIX_BYTES;
+    if (bodyBytes + tensorBytes > frame.length - at) throw new WireError("malformed", "a batch that ends early");
+    slices.push({
+      body: frame.subarray(at, at + bodyBytes),
+      tensors: frame.subarray(at + bodyBytes, at + bodyBytes + tensorBytes),
+    });
+    at += bodyBytes + tensorBytes;
+  }
+  if (at !== frame.length) throw new WireError("malformed", "a batch with bytes left over");
+  return slices;
+}

@@ -1,0 +1,38 @@
+// Owns: the numbers both ends of a link agree on. Each is a bound on what one peer can make the other hold.
+
+/** Version of the link protocol itself; a peer offers [MIN, MAX] and the higher common one is used. */
+export const LINK_VERSION_MIN = 1;
+export const LINK_VERSION_MAX = 1;
+
+/** A batch of records is sealed at this many records … */
+export const BATCH_RECORDS_MAX = 256;
+/** … or this many bytes: large enough to hide the cost of a frame (~3 us), small enough to add no latency. */
+export const BATCH_BYTES_MAX = 64 * 1024;
+/** Typed arrays up to this stay inside msgpack: below it the table entry costs more than the copy. */
+export const INLINE_ARRAY_BYTES_MAX = 1024;
+/** Records whose tensors together pass this go to the bulk lane, so that messages never queue behind them. */
+export const BULK_BYTES_MIN = 64 * 1024;
+/** Measured: one 64 MiB message runs at a quarter of the speed of 256 KiB chunks on tcp; ipc likes 1 MiB. */
+export const CHUNK_BYTES_TCP = 256 * 1024;
+export const CHUNK_BYTES_IPC = 1024 * 1024;
+/** Largest message without its tensors. */
+export const RECORD_BYTES_MAX = 4 * 1024 * 1024;
+/** ZeroMQ drops a connection that announces a larger frame, before a byte of it is stored. */
+export const FRAME_BYTES_MAX = RECORD_BYTES_MAX + 256 * 1024;
+/** All tensors of one message; a fp32 model of 128 M parameters. */
+export const TRANSFER_BYTES_MAX = 512 * 1024 * 1024;
+export const TENSORS_PER_MESSAGE_MAX = 4096;
+
+/** Bytes a sender may have under way before the receiver has worked them off. */
+export const MESSAGE_WINDOW_BYTES = 4 * 1024 * 1024;
+export const BULK_WINDOW_BYTES = 16 * 1024 * 1024;
+/** Every frame counts this much more than its bytes, so that tiny frames cannot fill a queue for free. */
+export const FRAME_OVERHEAD_BYTES = 64;
+/** What may wait at the sender for credit before a cast says "full". */
+export const MESSAGE_OUTBOX_BYTES_MAX = 16 * 1024 * 1024;
+export const BULK_OUTBOX_BYTES_MAX = 256 * 1024 * 1024;
+/** Backstop only: with the windows above at most 4 MiB / 64 B = 65,536 frames can be under way. */
+export const SOCKET_HIGH_WATER_MARK = 65_536;
+
+/** Nesting past this is an attack or a mistake; 32 leaves room for any hand-written schema. */
+export const DEPTH_MAX = 32;
