@@ -1,0 +1,633 @@
+// Owns the chain of one node: import, production, fork choice, and the pools beside it. Invariant: the head is
+// always the best fully validated block, and everything that a block changes is committed in one batch with the
+// head pointer, so a node that dies at any moment reopens at the last committed block.
+import { createRules } from "./execution/rules.js";
+import { compare, equals, fromHex, keyOf, toHex } from "./bytes.js";
+import { ChainError, messageOf } from "./errors.js";
+import { encodeBlock, decodeBlock, type Block } from "./block/block.js";
+import { BlockIndex } from "./block/block-index.js";
+import { headerDigest, sealHeader, type Header, type HeaderFields } from "./block/header.js";
+import type { Outcome } from "./block/receipt.js";
+import { TransactionDecoder, type Transaction } from "./block/transaction.js";
+import { orderedTrieRoot } from "./block/trie-root.js";
+import { nextBaseFee } from "./consensus/base-fee.js";
+import { branchChange, type BranchChange } from "./consensus/branches.js";
+import { CertificateChecker, createCertificateVerifier, type AcceptedCertificate, type CertificateVerifier } from "./consensus/certificates.js";
+import { blockWeight, nextPowTarget } from "./consensus/difficulty.js";
+import { nextModifier, slotAt, stepAt, timestampOf, winningStep, type Staker } from "./consensus/leader.js";
+import { OrphanPool } from "./consensus/orphans.js";
+import { checkClaim, checkDerived, checkLeader, isBetterHead } from "./consensus/verify-header.js";
+import { proveVrf, vrfMessage } from "./crypto/vrf.js";
+import type { CertificateDevice } from "./certificate/miner.js";
+import { BlockRun, type BlockResult } from "./execution/block-run.js";
+import { Executor } from "./execution/executor.js";
+import { createGenesisBlock } from "./execution/genesis-block.js";
+import type { BlockContext, CallRequest, CallResult, Machine } from "./execution/machine.js";
+import type { WorldState } from "./execution/state.js";
+import { readStakers } from "./execution/system-views.js";
+import { checkGenesis, type Genesis } from "./genesis.js";
+import { walkLedger, type Ledger } from "./ledger.js";
+import { CertificatePool } from "./mempool/certificate-pool.js";
+import { Mempool } from "./mempool/mempool.js";
+import { Serial } from "./serial.js";
+import { table, type Store, type StoreOperation } from "./store/store.js";
+
+export interface ChainOptions {
+  store: Store;
+  genesis: Genesis;
+  /** Speeds up the verification of certificates; the verdicts are the same without. */
+  device?: Pick<CertificateDevice, "crmTile" | "blake3">;
+  /** Replaces the verification of certificates (tests). */
+  verifyCertificate?: CertificateVerifier;
+  /** Waits for the disk at each block: survives a power cut. Default true. */
+  isDurable?: boolean;
+}
+
+export interface Producer {
+  blsSecretKey: Uint8Array;
+  address: Uint8Array;
+  /** 65-byte secp256k1 signature (r, s, recovery id) over a 32-byte digest. */
+  sign(digest: Uint8Array): Uint8Array | Promise<Uint8Array>;
+}
+
+export interface ProducedBlock {
+  header: Header;
+  block: Block;
+  encoded: Uint8Array;
+}
+
+export interface ImportResult {
+  status: "imported" | "known" | "orphan" | "rejected";
+  /** For "rejected": the code of the rule that was broken, then how. */
+  reason?: string;
+  code?: string;
+  head: Header;
+}
+
+export type ChainEvent =
+  | { type: "head"; header: Header; block: Block; outcome: Outcome }
+  | { type: "reorg"; from: Header; to: Header; common: Header; depth: number }
+  | { type: "transaction"; hash: Uint8Array; raw: Uint8Array }
+  | { type: "certificate"; encoded: Uint8Array };
+
+export interface Failure {
+  error: { code: string; message: string };
+}
+
+/** Why a block was refused, kept so that the same bytes are not validated again. */
+const REJECTED_MAX = 1_024;
+/** Slots that nextAttemptMs looks ahead; with fewer than one chance in thousands per slot it is asked again. */
+const SLOTS_AHEAD_MAX = 16;
+const VRF_PROOFS_CACHED_MAX = 64;
+const LOCATOR_HASHES_MAX = 64;
+/** A sync answer stops growing here, well below any frame limit. */
+const SYNC_BYTES_MAX = 8 * 1024 * 1024;
+
+export class Chain {
+  readonly genesis: Genesis;
+  readonly index: BlockIndex;
+  readonly decoder: TransactionDecoder;
+  readonly mempool: Mempool;
+  readonly certificates: CertificatePool;
+  private readonly store: Store;
+  private readonly executor: Executor;
+  private readonly checker: CertificateChecker;
+  private readonly orphans = new OrphanPool();
+  private readonly serial = new Serial();
+  private readonly listeners = new Set<(event: ChainEvent) => void>();
+  private readonly rejected = new Map<string, { code: string; reason: string }>();
+  private readonly stakersAt = new Map<string, Staker[]>();
+  private readonly proofs = new Map<string, Uint8Array>();
+  private readonly lastProducedSlots = new Map<string, number>();
+  private readonly isDurable: boolean;
+  private current!: Header;
+  private headState!: WorldState;
+  private genesisBlockHash!: Uint8Array;
+
+  private constructor(options: ChainOptions) {
+    this.genesis = options.genesis;
+    this.store = options.store;
+    this.isDurable = options.isDurable ?? true;
+    const common = createRules(options.genesis.chainId);
+    this.index = new BlockIndex(options.store);
+    this.decoder = new TransactionDecoder(common);
+    this.executor = new Executor({ store: options.store, common });
+    this.mempool = new Mempool({ gasLimit: BigInt(options.genesis.consensus.gasLimit) });
+    this.checker = new CertificateChecker(options.genesis, {
+      index: this.index, verify: options.verifyCertificate ?? createCertificateVerifier(options.device),
+    });
+    this.certificates = new CertificatePool(this.checker);
+  }
+
+  /** Opens the chain in the store, or starts it at the genesis block. Throws ChainError or StoreError. */
+  static async open(options: ChainOptions): Promise<Chain> {
+    checkGenesis(options.genesis);
+    const chain = new Chain(options);
+    await chain.load();
+    return chain;
+  }
+
+  get head(): Header {
+    return this.current;
+  }
+
+  get genesisHash(): Uint8Array {
+    return this.genesisBlockHash;
+  }
+
+  /** Calls the listener after each change, in order. Returns the way to stop. */
+  subscribe(listener: (event: ChainEvent) => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  // --- what comes in -------------------------------------------------------------------------------------------
+
+  async submitTransaction(raw: Uint8Array): Promise<{ hash: Uint8Array } | Failure> {
+    try {
+      const transaction = this.decoder.decode(raw);
+      const state = this.headState;
+      this.mempool.add(transaction, await state.account(transaction.sender));
+      this.emit({ type: "transaction", hash: transaction.hash, raw });
+      return { hash: transaction.hash };
+    } catch (error) {
+      return failure(error);
+    }
+  }
+
+  async addCertificate(encoded: Uint8Array): Promise<{ added: true } | Failure> {
+    try {
+      this.certificates.add(encoded, this.current);
+      this.emit({ type: "certificate", encoded });
+      return { added: true };
+    } catch (error) {
+      return failure(error);
+    }
+  }
+
+  /** Validates fully, executes, stores, and follows it if it is the best. Never throws on a bad block. */
+  importBlock(encoded: Uint8Array, nowMs: number): Promise<ImportResult> {
+    return this.serial.run(async () => {
+      let block: Block;
+      try {
+        block = decodeBlock(encoded);
+      } catch (error) {
+        return this.refusal(error);
+      }
+      const result = await this.importDecoded(block, nowMs);
+      if (result.status === "imported") await this.adoptOrphans(block.header, nowMs);
+      return { ...result, head: this.current };
+    });
+  }
+
+  // --- production ----------------------------------------------------------------------------------------------
+
+  /** Makes, commits and returns the block that the producer is authorised to make now, if any. */
+  produce(nowMs: number, producer: Producer): Promise<ProducedBlock | undefined> {
+    return this.serial.run(async () => {
+      const parent = this.current;
+      const slot = slotAt(nowMs, this.genesis.timestampMs, this.genesis.consensus);
+      if (slot <= parent.slot || slot <= this.lastProducedSlot(producer.address)) return undefined;
+      const step = this.winningStepOf(parent, slot, producer);
+      if (step === undefined || step > stepAt(nowMs, this.genesis.timestampMs, this.genesis.consensus)) return undefined;
+      return this.build(parent, slot, step, producer);
+    });
+  }
+
+  /** When produce() is worth calling: the producer's next authorised moment on the present head, from now on. */
+  nextAttemptMs(nowMs: number, producer: Pick<Producer, "blsSecretKey" | "address">): number {
+    const { timestampMs, consensus } = this.genesis;
+    const first = Math.max(slotAt(nowMs, timestampMs, consensus), this.current.slot + 1,
+      this.lastProducedSlot(producer.address) + 1);
+    for (let slot = first; slot < first + SLOTS_AHEAD_MAX; slot++) {
+      const step = this.winningStepOf(this.current, slot, producer);
+      if (step !== undefined) return Math.max(nowMs, timestampOf(slot, step, timestampMs, consensus));
+    }
+    return timestampOf(first + SLOTS_AHEAD_MAX, 0, timestampMs, consensus);
+  }
+
+  /** Stakers whose equity counts in the block after the head. */
+  stakers(): readonly Staker[] {
+    return this.stakersAt.get(keyOf(this.current.hash)) ?? [];
+  }
+
+  // --- reading -------------------------------------------------------------------------------------------------
+
+  blockByNumber(number: number): Block | undefined {
+    const hash = this.index.canonicalHash(number);
+    return hash && this.index.block(hash);
+  }
+
+  blockByHash(hash: Uint8Array): Block | undefined {
+    return this.index.block(hash);
+  }
+
+  encodedBlock(hash: Uint8Array): Uint8Array | undefined {
+    return this.index.encoded(hash);
+  }
+
+  outcomeOf(hash: Uint8Array): Outcome | undefined {
+    return this.index.outcome(hash);
+  }
+
+  /** Balance and nonce at the head, or at another block. */
+  account(address: Uint8Array | string, at: Header = this.current): Promise<{ balance: bigint; nonce: bigint }> {
+    const bytes = typeof address === "string" ? fromHex(address) : address;
+    return this.stateAt(at).account(bytes);
+  }
+
+  stateAt(header: Header): WorldState {
+    return equals(header.hash, this.current.hash) ? this.headState : this.executor.stateAt(header.stateRoot);
+  }
+
+  /** eth_call: the return data. Throws ChainError "call" that carries the EVM's reason. */
+  async read(request: { to: Uint8Array | string; data: Uint8Array | string; block?: Header }): Promise<Uint8Array> {
+    const bytes = (value: Uint8Array | string) => (typeof value === "string" ? fromHex(value) : value);
+    const header = request.block ?? this.current;
+    const result = await this.call({ to: bytes(request.to), data: bytes(request.data), gas: header.gasLimit }, header);
+    if (result.failure !== undefined) throw new ChainError("call", `${result.failure} ${toHex(result.output)}`);
+    return result.output;
+  }
+
+  async call(request: CallRequest, at: Header = this.current): Promise<CallResult> {
+    return (await this.machineAt(at)).call(request);
+  }
+
+  /** A throw-away machine at a block's state, inside that block's context. */
+  async machineAt(at: Header): Promise<Machine> {
+    const machine = await this.executor.machineAt(at.stateRoot);
+    machine.enter(contextOf(at, at.number === 0 ? at : this.index.header(at.parentHash) ?? at), this.ancestorHashes(at));
+    return machine;
+  }
+
+  /** Every account of the state at the head; the total must be the supply, exactly. */
+  ledger(): Promise<Ledger> {
+    return walkLedger(this.store, this.current.stateRoot);
+  }
+
+  /** Blocks on top of and including the transaction's own; 0 while it is not in a block of this chain. */
+  confirmations(transactionHash: Uint8Array): number {
+    const place = this.index.place(transactionHash);
+    const header = place && this.index.header(place.blockHash);
+    return header ? this.current.number - header.number + 1 : 0;
+  }
+
+  /** Multiply-adds up to the head: of settled tasks, and of certificates. */
+  usefulWork(): { useful: bigint; certificates: bigint; certificateCount: number; rewards: bigint } {
+    const outcome = this.index.outcome(this.current.hash)!;
+    return {
+      useful: outcome.usefulMultiplyAddsTotal, certificates: outcome.certificateMultiplyAddsTotal,
+      certificateCount: outcome.certificatesTotal, rewards: outcome.rewardsTotal,
+    };
+  }
+
+  // --- synchronisation -----------------------------------------------------------------------------------------
+
+  /** Hashes of the canonical chain, dense near the head and ever sparser towards genesis. */
+  ancestorsLocator(): Uint8Array[] {
+    const hashes: Uint8Array[] = [];
+    for (let number = this.current.number, gap = 1; number > 0 && hashes.length < LOCATOR_HASHES_MAX - 1; number -= gap) {
+      hashes.push(this.index.canonicalHash(number)!);
+      if (hashes.length > 8) gap *= 2;
+    }
+    hashes.push(this.genesisBlockHash);
+    return hashes;
+  }
+
+  /** Canonical blocks after the first locator hash that is on this chain; none where no hash is. */
+  blocksAfter(locator: readonly Uint8Array[], max: number): Uint8Array[] {
+    const known = locator.slice(0, LOCATOR_HASHES_MAX).map((hash) => this.index.header(hash))
+      .find((header) => header !== undefined && this.index.isCanonical(header));
+    if (!known) return [];
+    const blocks: Uint8Array[] = [];
+    let bytes = 0;
+    for (let number = known.number + 1; number <= this.current.number && blocks.length < max; number++) {
+      const encoded = this.index.encoded(this.index.canonicalHash(number)!)!;
+      bytes += encoded.length;
+      if (bytes > SYNC_BYTES_MAX && blocks.length > 0) break;
+      blocks.push(encoded);
+    }
+    return blocks;
+  }
+
+  // --- inside --------------------------------------------------------------------------------------------------
+
+  private async load(): Promise<void> {
+    const stored = this.store.get(table.genesis);
+    if (stored === undefined) {
+      const { block, outcome, writes } = await createGenesisBlock(this.genesis, this.executor);
+      const { hash } = block.header;
+      this.store.write([
+        ...writes, ...this.index.writesOf(block, outcome), { key: table.canonical(0), value: hash },
+        { key: table.head, value: hash }, { key: table.genesis, value: hash },
+      ], { sync: true });
+      this.index.remember(block, outcome);
+      this.genesisBlockHash = hash;
+      await this.setHead(block.header);
+      return;
+    }
+    const genesisBlock = this.index.block(stored);
+    const { block: expected } = await createGenesisBlock(this.genesis, new Executor({
+      store: this.store, common: createRules(this.genesis.chainId),
+    }));
+    if (!genesisBlock || !equals(expected.header.hash, stored)) {
+      throw new ChainError("genesis", `the store at ${this.store.location} belongs to the network with genesis `
+        + `${toHex(stored)}, the given genesis is ${toHex(expected.header.hash)}; use the matching genesis file or another directory`);
+    }
+    this.genesisBlockHash = stored;
+    const headHash = this.store.get(table.head);
+    const head = headHash && this.index.header(headHash);
+    if (!head || this.store.get(table.state(head.stateRoot)) === undefined) {
+      throw new ChainError("corrupt", `the store at ${this.store.location} has no head block; synchronise again from an empty directory`);
+    }
+    await this.setHead(head);
+  }
+
+  private async importDecoded(block: Block, nowMs: number): Promise<ImportResult> {
+    const { header } = block;
+    const key = keyOf(header.hash);
+    if (this.index.has(header.hash)) return { status: "known", head: this.current };
+    const refused = this.rejected.get(key);
+    if (refused) return { status: "rejected", ...refused, head: this.current };
+    try {
+      checkClaim(block, this.genesis, nowMs);
+      const parent = this.index.header(header.parentHash);
+      if (!parent) return this.keepOrphan(block);
+      if (this.current.number - parent.number > this.genesis.consensus.reorganisationBlocksMax) {
+        throw new ChainError("too-deep", `forks ${this.current.number - parent.number} blocks below the head, `
+          + `at most ${this.genesis.consensus.reorganisationBlocksMax} are allowed`);
+      }
+      const accepted = this.checker.checkBlock(block.certificates, parent);
+      checkDerived(block, parent, accepted.map((each) => each.target), this.genesis);
+      checkLeader(header, await this.stakersAfter(parent), this.lotteryModifier(parent), this.genesis);
+      const transactions = block.transactions.map((raw) => this.decoder.decode(raw));
+      const result = await this.execute(parent, header, transactions, accepted);
+      await this.commit(block, result, transactions);
+      return { status: "imported", head: this.current };
+    } catch (error) {
+      if (!(error instanceof ChainError) || error.code === "corrupt") throw error;
+      if (error.code !== "future" && error.code !== "too-deep") this.rememberRejected(key, error);
+      return this.refusal(error);
+    }
+  }
+
+  private keepOrphan(block: Block): ImportResult {
+    const { reorganisationBlocksMax } = this.genesis.consensus;
+    if (block.header.number + reorganisationBlocksMax < this.current.number) {
+      throw new ChainError("too-deep", `block ${block.header.number} is too far below the head ${this.current.number}`);
+    }
+    this.orphans.add(block);
+    return { status: "orphan", head: this.current };
+  }
+
+  private async adoptOrphans(header: Header, nowMs: number): Promise<void> {
+    const waiting = [header.hash];
+    for (let hash = waiting.pop(); hash; hash = waiting.pop()) {
+      for (const child of this.orphans.takeChildren(hash)) {
+        const result = await this.importDecoded(child, nowMs);
+        if (result.status === "imported") waiting.push(child.header.hash);
+      }
+    }
+  }
+
+  /** Runs the block on its parent's state and compares every root with what the header promised. */
+  private execute(parent: Header, header: Header, transactions: readonly Transaction[],
+    certificates: readonly AcceptedCertificate[]): Promise<BlockResult> {
+    return this.executor.withMachine(parent.stateRoot, async (machine) => {
+      const run = new BlockRun(machine, this.genesis, contextOf(header, parent), this.ancestorHashes(parent));
+      for (const transaction of transactions) await run.transact(transaction);
+      const result = await run.finish(certificates, this.index.outcome(parent.hash)!);
+      if (result.gasUsed !== header.gasUsed) throw new ChainError("gas-used", `gas used is ${result.gasUsed}, the header says ${header.gasUsed}`);
+      for (const [code, found, promised] of [
+        ["state-root", result.stateRoot, header.stateRoot], ["receipts-root", result.receiptsRoot, header.receiptsRoot],
+        ["logs-bloom", result.logsBloom, header.logsBloom],
+      ] as const) {
+        if (!equals(found, promised)) throw new ChainError(code, `execution gives ${toHex(found).slice(0, 66)}, the header says ${toHex(promised).slice(0, 66)}`);
+      }
+      return { value: result, root: result.stateRoot };
+    });
+  }
+
+  private async build(parent: Header, slot: number, step: number, producer: Producer): Promise<ProducedBlock> {
+    const { genesis } = this;
+    const certificates = this.certificates.select(parent, genesis.certificates.perBlockMax);
+    const vrfProof = this.proofOf(parent, slot, producer);
+    const certificatesRoot = orderedTrieRoot(certificates.map((each) => each.encoded));
+    const draft = {
+      parentHash: parent.hash, number: parent.number + 1, gasLimit: BigInt(genesis.consensus.gasLimit),
+      timestampMs: timestampOf(slot, step, genesis.timestampMs, genesis.consensus), baseFeePerGas: nextBaseFee(parent),
+      coinbase: producer.address, slot, step, vrfProof, certificatesRoot,
+      modifier: nextModifier(parent.modifier, vrfProof, certificatesRoot),
+      powTarget: nextPowTarget(parent.powTarget, certificates.length, genesis.certificates),
+      totalWeight: parent.totalWeight + blockWeight(certificates.map((each) => each.target), genesis.certificates),
+      extraData: new Uint8Array(0),
+    };
+    const built = await this.executor.withMachine(parent.stateRoot, async (machine) => {
+      const run = new BlockRun(machine, genesis, contextOf(draft, parent), this.ancestorHashes(parent));
+      const transactions = await this.fill(run, draft.baseFeePerGas);
+      const result = await run.finish(certificates, this.index.outcome(parent.hash)!);
+      return { value: { transactions, result }, root: result.stateRoot };
+    });
+    const { transactions, result } = built;
+    const fields: HeaderFields = {
+      ...draft, stateRoot: result.stateRoot, receiptsRoot: result.receiptsRoot, logsBloom: result.logsBloom,
+      gasUsed: result.gasUsed, transactionsRoot: orderedTrieRoot(transactions.map((each) => each.raw)),
+    };
+    const header = sealHeader(fields, await producer.sign(headerDigest(fields, BigInt(genesis.chainId))));
+    const block: Block = {
+      header, transactions: transactions.map((each) => each.raw), certificates: certificates.map((each) => each.encoded),
+    };
+    this.lastProducedSlots.set(keyOf(producer.address), slot);
+    await this.commit(block, result, transactions, [this.producedWrite(producer.address, slot)]);
+    return { header, block, encoded: encodeBlock(block) };
+  }
+
+  /** Takes transactions from the pool until the block is full; one that fails to start leaves the pool. */
+  private async fill(run: BlockRun, baseFee: bigint): Promise<Transaction[]> {
+    const included: Transaction[] = [];
+    const candidates = this.mempool.pick(baseFee);
+    let answer: "skip" | undefined;
+    let bytes = 0;
+    while (run.gasLeft >= TRANSFER_GAS) {
+      const next = candidates.next(answer);
+      if (next.done) break;
+      const transaction = next.value;
+      answer = undefined;
+      if (transaction.tx.gasLimit > run.gasLeft || bytes + transaction.raw.length > TRANSACTION_BYTES_PER_BLOCK) {
+        answer = "skip";
+        continue;
+      }
+      try {
+        await run.transact(transaction);
+        included.push(transaction);
+        bytes += transaction.raw.length;
+      } catch (error) {
+        if (!(error instanceof ChainError)) throw error;
+        this.mempool.drop(transaction);
+        answer = "skip";
+      }
+    }
+    return included;
+  }
+
+  private async commit(block: Block, result: BlockResult, transactions: readonly Transaction[],
+    extra: readonly StoreOperation[] = []): Promise<void> {
+    const { header } = block;
+    const from = this.current;
+    const isHead = isBetterHead(header, from);
+    const change = isHead ? branchChange(this.index, from, header) : undefined;
+    const operations = [...result.writes, ...this.index.writesOf(block, result.outcome), ...extra];
+    if (change) operations.push(...this.headWrites(change, header, transactions));
+    this.store.write(operations, { sync: this.isDurable });
+    this.index.remember(block, result.outcome);
+    if (!change) return;
+    await this.setHead(header);
+    await this.updatePools(change, block, transactions);
+    if (change.abandoned.length > 0) {
+      this.emit({ type: "reorg", from, to: header, common: change.common, depth: change.abandoned.length });
+    }
+    this.emit({ type: "head", header, block, outcome: result.outcome });
+  }
+
+  /** The canonical index and the transaction places of the new branch, without the old one's. */
+  private headWrites(change: BranchChange, header: Header, transactions: readonly Transaction[]): StoreOperation[] {
+    const operations: StoreOperation[] = [];
+    for (const old of change.abandoned) {
+      if (old.number > header.number) operations.push({ key: table.canonical(old.number), value: undefined });
+      for (const transaction of this.transactionsOf(old)) operations.push({ key: table.transaction(transaction.hash), value: undefined });
+    }
+    for (const adopted of change.adopted) {
+      operations.push({ key: table.canonical(adopted.number), value: adopted.hash });
+      const own = equals(adopted.hash, header.hash) ? transactions : this.transactionsOf(adopted);
+      own.forEach((transaction, index) =>
+        operations.push(BlockIndex.placeWrite(transaction.hash, { blockHash: adopted.hash, index })));
+    }
+    operations.push({ key: table.head, value: header.hash });
+    return operations;
+  }
+
+  private async updatePools(change: BranchChange, block: Block, transactions: readonly Transaction[]): Promise<void> {
+    const touched = new Map<string, Uint8Array>();
+    for (const adopted of change.adopted) {
+      const own = equals(adopted.hash, block.header.hash) ? transactions : this.transactionsOf(adopted);
+      for (const transaction of own) {
+        this.mempool.drop(transaction);
+        touched.set(transaction.senderKey, transaction.sender);
+      }
+    }
+    const abandoned = change.abandoned.flatMap((header) => this.transactionsOf(header));
+    for (const transaction of abandoned) touched.set(transaction.senderKey, transaction.sender);
+    for (const [key, sender] of touched) this.mempool.refresh(key, await this.headState.account(sender));
+    abandoned.sort((a, b) => (a.tx.nonce < b.tx.nonce ? -1 : 1));
+    for (const transaction of abandoned) {
+      if (this.index.place(transaction.hash)) continue; // the new branch has it as well
+      try {
+        this.mempool.add(transaction, await this.headState.account(transaction.sender));
+      } catch {
+        // spent otherwise on the new branch, or the pool is full of better ones
+      }
+    }
+    this.certificates.prune(this.current);
+  }
+
+  private async setHead(header: Header): Promise<void> {
+    const stakers = await this.stakersAfter(header);
+    this.current = header;
+    this.headState = this.executor.stateAt(header.stateRoot);
+    this.stakersAt.set(keyOf(header.hash), stakers);
+  }
+
+  /** Stakers by the state and time of the parent: nothing in the block itself can change who may make it. */
+  private async stakersAfter(parent: Header): Promise<Staker[]> {
+    const key = keyOf(parent.hash);
+    const known = this.stakersAt.get(key);
+    if (known) return known;
+    const stakers = await readStakers(await this.machineAt(parent));
+    stakers.sort((a, b) => compare(a.address, b.address));
+    if (this.stakersAt.size >= STAKER_SETS_CACHED_MAX) this.stakersAt.delete(this.stakersAt.keys().next().value!);
+    this.stakersAt.set(key, stakers);
+    return stakers;
+  }
+
+  private lotteryModifier(parent: Header): Uint8Array {
+    const number = Math.max(0, parent.number - this.genesis.consensus.modifierLagBlocks);
+    return this.index.ancestor(parent, number).modifier;
+  }
+
+  private proofOf(parent: Header, slot: number, producer: Pick<Producer, "blsSecretKey" | "address">): Uint8Array {
+    const modifier = this.lotteryModifier(parent);
+    const key = `${keyOf(producer.address)}:${keyOf(modifier)}:${slot}`;
+    let proof = this.proofs.get(key);
+    if (!proof) {
+      proof = proveVrf(producer.blsSecretKey, vrfMessage(BigInt(this.genesis.chainId), modifier, slot));
+      if (this.proofs.size >= VRF_PROOFS_CACHED_MAX) this.proofs.delete(this.proofs.keys().next().value!);
+      this.proofs.set(key, proof);
+    }
+    return proof;
+  }
+
+  private winningStepOf(parent: Header, slot: number, producer: Pick<Producer, "blsSecretKey" | "address">): number | undefined {
+    const stakers = this.stakersAt.get(keyOf(parent.hash)) ?? [];
+    const own = stakers.find((each) => equals(each.address, producer.address));
+    if (!own) return undefined;
+    const total = stakers.reduce((sum, each) => sum + each.equity, 0n);
+    return winningStep(this.proofOf(parent, slot, producer), own.equity, total, this.genesis.consensus);
+  }
+
+  /** Two blocks of one producer in a slot are slashable, also across a restart: the slot is stored with the block. */
+  private lastProducedSlot(address: Uint8Array): number {
+    const key = keyOf(address);
+    let slot = this.lastProducedSlots.get(key);
+    if (slot === undefined) {
+      const stored = this.store.get(table.produced(address));
+      slot = stored ? Number(Buffer.from(stored).readBigUInt64BE()) : -1;
+      this.lastProducedSlots.set(key, slot);
+    }
+    return slot;
+  }
+
+  private producedWrite(address: Uint8Array, slot: number): StoreOperation {
+    const value = Buffer.alloc(8);
+    value.writeBigUInt64BE(BigInt(slot));
+    return { key: table.produced(address), value };
+  }
+
+  private transactionsOf(header: Header): Transaction[] {
+    return (this.index.block(header.hash)?.transactions ?? []).map((raw) => this.decoder.decode(raw));
+  }
+
+  private ancestorHashes(parent: Header): (number: number) => Uint8Array {
+    return (number) => this.index.ancestor(parent, number).hash;
+  }
+
+  private rememberRejected(key: string, error: ChainError): void {
+    if (this.rejected.size >= REJECTED_MAX) this.rejected.delete(this.rejected.keys().next().value!);
+    this.rejected.set(key, { code: error.code, reason: `${error.code}: ${error.message}` });
+  }
+
+  private refusal(error: unknown): ImportResult {
+    const code = error instanceof ChainError ? error.code : "invalid";
+    return { status: "rejected", code, reason: `${code}: ${messageOf(error)}`, head: this.current };
+  }
+
+  private emit(event: ChainEvent): void {
+    for (const listener of this.listeners) listener(event);
+  }
+}
+
+const TRANSFER_GAS = 21_000n;
+/** Leaves room for the header and ten certificates below BLOCK_BYTES_MAX. */
+const TRANSACTION_BYTES_PER_BLOCK = 4 * 1024 * 1024 - 64 * 1024;
+const STAKER_SETS_CACHED_MAX = 256;
+
+function contextOf(header: Pick<HeaderFields, "number" | "timestampMs" | "coinbase" | "gasLimit" | "baseFeePerGas">, parent: Header): BlockContext {
+  return {
+    number: header.number, timestamp: Math.floor(header.timestampMs / 1000), coinbase: header.coinbase,
+    gasLimit: header.gasLimit, baseFeePerGas: header.baseFeePerGas, random: parent.modifier,
+  };
+}
+
+function failure(error: unknown): Failure {
+  const code = error instanceof ChainError ? error.code : "invalid";
+  return { error: { code, message: messageOf(error) } };
+}
