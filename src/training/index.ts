@@ -1,6 +1,7 @@
 /** The subpath entry "tesra-supernet/training": what users of the training library may import. */
 export { Graph, Tensor, type DeviceChooser, type GraphNode } from "./graph/graph.js";
 export { BATCH, type DType } from "./graph/ops.js";
+export { partition, type Partition, type Transfer } from "./graph/partition.js";
 export { gradients } from "./graph/autodiff.js";
 export { glorotUniform, heUniform, type Initializer } from "./graph/initializer.js";
 export { canonicalJob, jobId, JOB_FORMAT, type Job, type RunPlan } from "./graph/canonical.js";

@@ -7,6 +7,7 @@ import { GraphError, JobError, TrainingError } from "../../src/training/errors.j
 import { canonicalJob, jobId } from "../../src/training/graph/canonical.js";
 import { Graph } from "../../src/training/graph/graph.js";
 import { parseJob, type JobLimits } from "../../src/training/graph/parse.js";
+import { partition } from "../../src/training/graph/partition.js";
 import { philox4x32 } from "../../src/training/graph/philox.js";
 import { cnn, mlp } from "../../src/training/models.js";
 import * as nn from "../../src/training/nn.js";
@@ -70,6 +71,20 @@ describe("a graph", () => {
     expect(g.device("/job:ps/task:3", () => g.device("/cpu:0", () => big.relu())).deviceName).toBe("/cpu:0");
     expect(big.relu().deviceName).toBe("");
     for (const bad of ["job:ps", "/job:ps/task:x", "/gpu:0/job:ps", "/job:ps/../x"]) expect(() => g.device(bad, () => big.relu())).toThrow(/is no device/);
+  });
+});
+
+describe("the partition of a graph", () => {
+  it("puts every node into one part, and sends a value to a device once", () => {
+    const g = new Graph();
+    const w = g.device("/job:ps/task:0", () => g.variable("w", [4, 4]));
+    const [y, z] = g.device("/job:worker/task:0", () => {
+      const first = w.relu();
+      return [first, w.add(first)];
+    });
+    const { parts, transfers } = partition(g);
+    expect([...parts]).toEqual([["/job:ps/task:0", [w.id]], ["/job:worker/task:0", [y!.id, z!.id]]]);
+    expect(transfers).toEqual([{ node: w.id, from: "/job:ps/task:0", to: "/job:worker/task:0" }]);
   });
 });
 

@@ -65,7 +65,8 @@ export class Graph {
 
   /** A trained tensor; without an initializer, He-uniform for matrices and kernels, else zeros. */
   variable(name: string, shape: Shape, initializer?: Initializer): Tensor {
-    const chosen = initializer ?? (shape.length >= 2 ? heUniform(fanOf(shape).fanIn) : { kind: "zeros" as const });
+    const chosen = initializer ?? (shape.length >= 2 && !shape.includes(BATCH)
+      ? heUniform(fanOf(shape).fanIn) : { kind: "zeros" as const });
     return this.add("variable", [], { shape: [...shape], initializer: chosen }, name);
   }
 
