@@ -1,0 +1,83 @@
+// Owns: one opened device and its long-lived executor thread.
+// Invariant: `device` is entered only under `mutex`; jobs run in order on the executor; a job's
+// JavaScript references are made and freed on the JavaScript thread only.
+#pragma once
+#include <napi.h>
+
+#include <condition_variable>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "../kernels/backend.h"
+
+namespace tesra {
+
+// Jobs waiting on one device: beyond it the caller is outrunning the machine, so it is told.
+constexpr size_t kJobsMax = 256;
+
+struct Job {
+  explicit Job(Napi::Env env) : deferred(Napi::Promise::Deferred::New(env)) {}
+  Napi::Promise::Deferred deferred;
+  std::vector<Napi::ObjectReference> kept;  // receivers and buffers, alive until settled
+  std::function<int(tesra_error*)> work;    // executor thread
+  std::function<Napi::Value(Napi::Env)> result;  // JavaScript thread, after success
+  std::function<void()> settled;                 // JavaScript thread, in any case
+  tesra_error error{};
+};
+
+class DeviceCore {
+ public:
+  DeviceCore(const tesra_backend* backend, tesra_device* device, tesra_device* side);
+  ~DeviceCore();
+  DeviceCore(const DeviceCore&) = delete;
+  DeviceCore& operator=(const DeviceCore&) = delete;
+
+  bool start(Napi::Env env);
+  // Rejects at once (never throws) when closed or full.
+  Napi::Promise submit(Napi::Env env, std::unique_ptr<Job> job);
+  // Waits for the running job; waiting ones are rejected. Idempotent. JavaScript thread.
+  void close();
+  bool closed() const { return closed_; }
+
+  // Runs on the device, or, when the executor holds it and the work is plain CPU work, on a
+  // single-threaded side device, so that the event loop is not held up by a plan.
+  template <class F>
+  int with_any(const F& f) {
+    std::unique_lock<std::mutex> lock(mutex, std::try_to_lock);
+    if (lock.owns_lock()) return f(backend, device);
+    if (!side) {
+      lock.lock();
+      return f(backend, device);
+    }
+    std::lock_guard<std::mutex> side_lock(side_mutex_);
+    return f(tesra_cpu_backend(), side);
+  }
+
+  const tesra_backend* backend;
+  tesra_device* device;
+  tesra_device* side;  // CPU, one thread; NULL on CUDA devices
+  std::mutex mutex;
+
+ private:
+  static void deliver(napi_env env, napi_value, void*, void* data);
+  static void at_exit(void* self);
+  void loop();
+  void join();
+
+  std::mutex side_mutex_;
+  std::mutex queue_mutex_;
+  std::condition_variable wake_;
+  std::deque<std::unique_ptr<Job>> queue_;
+  std::thread thread_;
+  napi_threadsafe_function finished_ = nullptr;
+  napi_env env_ = nullptr;
+  size_t pending_ = 0;  // JavaScript thread only
+  bool stop_ = false;
+  bool closed_ = false;
+};
+
+}  // namespace tesra

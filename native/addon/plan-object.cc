@@ -1,0 +1,199 @@
+#include "plan-object.h"
+
+#include <cstring>
+
+namespace tesra {
+namespace {
+
+struct Allocation {
+  Napi::Env env;
+  PlanCore* core;
+};
+
+bool allocate_arena(void* context, uint64_t bytes, uint8_t** base) {
+  Allocation& a = *static_cast<Allocation*>(context);
+  tesra_error error{};
+  DeviceCore& d = *a.core->device;
+  std::lock_guard<std::mutex> lock(d.mutex);
+  if (d.backend->alloc(d.device, bytes ? bytes : 64, &a.core->arena, &error) != TESRA_OK)
+    return throw_error(a.env, error), false;
+  *base = static_cast<uint8_t*>(a.core->arena);
+  return true;
+}
+
+napi_typedarray_type array_type(Dtype d) {
+  return d == Dtype::f32 ? napi_float32_array : d == Dtype::i32 ? napi_int32_array : napi_uint8_array;
+}
+
+}  // namespace
+
+PlanCore::~PlanCore() {
+  std::lock_guard<std::mutex> lock(device->mutex);
+  if (plan) device->backend->plan_destroy(device->device, plan);
+  if (arena) device->backend->free(device->device, arena);
+}
+
+Napi::Function PlanObject::define(Napi::Env env) {
+  return DefineClass(env, "NativePlan",
+                     {InstanceMethod<&PlanObject::write>("write"),
+                      InstanceMethod<&PlanObject::read>("read"),
+                      InstanceMethod<&PlanObject::arena>("arena"),
+                      InstanceMethod<&PlanObject::run>("run"),
+                      InstanceMethod<&PlanObject::run_sync>("runSync"),
+                      InstanceAccessor<&PlanObject::multiply_adds>("multiplyAdds"),
+                      InstanceMethod<&PlanObject::close>("close")});
+}
+
+PlanObject::PlanObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<PlanObject>(info) {}
+
+PlanObject::~PlanObject() = default;
+
+bool PlanObject::build(Napi::Env env, std::shared_ptr<DeviceCore> device, Napi::Value spec) {
+  auto core = std::make_shared<PlanCore>();
+  core->device = std::move(device);
+  ParsedPlan parsed;
+  Allocation allocation{env, core.get()};
+  if (!parse_plan(env, spec, allocate_arena, &allocation, &parsed)) return false;
+  DeviceCore& d = *core->device;
+  tesra_error error{};
+  {
+    std::lock_guard<std::mutex> lock(d.mutex);
+    d.backend->plan_create(d.device, parsed.ops.data(), parsed.ops.size(), &core->plan, &error);
+  }
+  if (error.code != TESRA_OK) return throw_error(env, error), false;
+  core_ = std::move(core);
+  tensors_ = std::move(parsed.tensors);
+  arena_bytes_ = parsed.arena_bytes;
+  multiply_adds_ = parsed.multiply_adds;
+  return true;
+}
+
+bool PlanObject::usable(Napi::Env env) {
+  if (!core_ || core_->device->closed())
+    return throw_error(env, "closed", "the plan or its device is closed"), false;
+  if (core_->running)
+    return throw_error(env, "busy", "a run of this plan is under way; await it first"), false;
+  return true;
+}
+
+const Tensor* PlanObject::tensor(const Napi::CallbackInfo& info, View* view) {
+  Napi::Env env = info.Env();
+  double id = 0;
+  if (!usable(env) ||
+      !read_integer(env, info[0], "tensor", 0, static_cast<double>(tensors_.size()) - 1, &id))
+    return nullptr;
+  const Tensor& t = tensors_[static_cast<size_t>(id)];
+  if (!read_any_view(env, info[1], t.name.c_str(), view)) return nullptr;
+  if (view->type != array_type(t.dtype)) {
+    throw_error(env, "argument",
+                t.name + " is " +
+                    (t.dtype == Dtype::f32   ? "f32: pass a Float32Array"
+                     : t.dtype == Dtype::i32 ? "i32: pass an Int32Array"
+                                             : "u8: pass a Uint8Array"));
+    return nullptr;
+  }
+  if (view->length != t.elements) {
+    throw_error(env, "shape", t.name + " has " + std::to_string(t.elements) +
+                                  " elements, but the array has " + std::to_string(view->length));
+    return nullptr;
+  }
+  return &t;
+}
+
+Napi::Value PlanObject::write(const Napi::CallbackInfo& info) {
+  View view;
+  const Tensor* t = tensor(info, &view);
+  if (!t || t->bytes == 0) return info.Env().Undefined();
+  DeviceCore& d = *core_->device;
+  uint8_t* to = static_cast<uint8_t*>(core_->arena) + t->offset;
+  tesra_error error{};
+  if (d.backend->host_memory) {
+    std::memmove(to, view.data, t->bytes);
+  } else {
+    std::lock_guard<std::mutex> lock(d.mutex);
+    d.backend->upload(d.device, to, view.data, t->bytes, &error);
+  }
+  if (error.code != TESRA_OK) throw_error(info.Env(), error);
+  return info.Env().Undefined();
+}
+
+Napi::Value PlanObject::read(const Napi::CallbackInfo& info) {
+  View view;
+  const Tensor* t = tensor(info, &view);
+  if (!t || t->bytes == 0) return info.Env().Undefined();
+  DeviceCore& d = *core_->device;
+  const uint8_t* from = static_cast<const uint8_t*>(core_->arena) + t->offset;
+  tesra_error error{};
+  if (d.backend->host_memory) {
+    std::memmove(view.data, from, t->bytes);
+  } else {
+    std::lock_guard<std::mutex> lock(d.mutex);
+    d.backend->download(d.device, view.data, from, t->bytes, &error);
+  }
+  if (error.code != TESRA_OK) throw_error(info.Env(), error);
+  return info.Env().Undefined();
+}
+
+// One external ArrayBuffer over the whole arena; it keeps the arena alive by itself.
+Napi::Value PlanObject::arena(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  if (!core_ || core_->device->closed())
+    return throw_error(env, "closed", "the plan or its device is closed"), env.Undefined();
+  if (!core_->device->backend->host_memory || arena_bytes_ == 0) return env.Undefined();
+  if (!buffer_.IsEmpty()) return buffer_.Value();
+  auto* keep = new std::shared_ptr<PlanCore>(core_);
+  Napi::ArrayBuffer b = Napi::ArrayBuffer::New(
+      env, core_->arena, arena_bytes_,
+      [](Napi::BasicEnv, void*, std::shared_ptr<PlanCore>* k) { delete k; }, keep);
+  if (env.IsExceptionPending()) {
+    delete keep;
+    return env.Undefined();
+  }
+  buffer_ = Napi::Reference<Napi::ArrayBuffer>::New(b, 1);
+  return b;
+}
+
+Napi::Value PlanObject::run(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  auto job = std::make_unique<Job>(env);
+  if (!core_ || core_->device->closed() || core_->running) {
+    const bool busy = core_ && core_->running;
+    job->deferred.Reject(make_error(env, busy ? "busy" : "closed",
+                                    busy ? "a run of this plan is under way; await it first"
+                                         : "the plan or its device is closed")
+                             .Value());
+    return job->deferred.Promise();
+  }
+  std::shared_ptr<PlanCore> core = core_;
+  core->running = true;
+  job->kept.push_back(Napi::Persistent(Value()));
+  job->work = [core](tesra_error* error) {
+    return core->device->backend->plan_run(core->device->device, core->plan, error);
+  };
+  job->settled = [core] { core->running = false; };
+  return core_->device->submit(env, std::move(job));
+}
+
+Napi::Value PlanObject::run_sync(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  if (!usable(env)) return env.Undefined();
+  DeviceCore& d = *core_->device;
+  tesra_error error{};
+  {
+    std::lock_guard<std::mutex> lock(d.mutex);
+    d.backend->plan_run(d.device, core_->plan, &error);
+  }
+  if (error.code != TESRA_OK) throw_error(env, error);
+  return env.Undefined();
+}
+
+Napi::Value PlanObject::multiply_adds(const Napi::CallbackInfo& info) {
+  return Napi::Number::New(info.Env(), multiply_adds_);
+}
+
+void PlanObject::close(const Napi::CallbackInfo&) {
+  buffer_.Reset();
+  core_.reset();  // a run under way, or a view, keeps what it needs
+}
+
+}  // namespace tesra

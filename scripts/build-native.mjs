@@ -1,0 +1,194 @@
+// Builds the native addon to build/Release/tesra_native.node with whatever this machine has:
+// CMake (cmake-js), else node-gyp bundled with npm, else one g++ or clang++ command a file.
+// Downloads nothing. Skips when sources, tools and options are those of the last good build.
+//   TESRA_NATIVE_BUILD=cmake|gyp|direct  choose the way      TESRA_CUDA=0  leave CUDA out
+//   TESRA_SANITIZE=1  ASan + UBSan build in build/sanitize (cmake or direct)
+import { spawnSync } from "node:child_process";
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync, copyFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { availableParallelism } from "node:os";
+import { dirname, join, relative } from "node:path";
+import { fileURLToPath } from "node:url";
+
+const root = join(dirname(fileURLToPath(import.meta.url)), "..");
+const require = createRequire(join(root, "package.json"));
+const sanitize = process.env.TESRA_SANITIZE === "1";
+const buildDirectory = join(root, sanitize ? "build/sanitize" : "build");
+const target = join(buildDirectory, "Release/tesra_native.node");
+const stampFile = join(buildDirectory, "tesra-native.stamp.json");
+const logFile = join(buildDirectory, "tesra-native.log");
+const force = process.argv.includes("--force");
+const quiet = process.argv.includes("--quiet");
+const say = (line) => { if (!quiet) console.log(`native: ${line}`); };
+
+function works(command, args = ["--version"]) {
+  const r = spawnSync(command, args, { encoding: "utf8" });
+  return r.status === 0 ? `${r.stdout}${r.stderr}`.split("\n")[0].trim() : undefined;
+}
+function firstWorking(candidates) {
+  for (const c of candidates) {
+    if (!c) continue;
+    const version = works(c);
+    if (version) return { command: c, version };
+  }
+  return undefined;
+}
+function files(directory) {
+  return readdirSync(directory, { withFileTypes: true }).flatMap((e) => {
+    const path = join(directory, e.name);
+    return e.isDirectory() ? files(path) : [path];
+  }).sort();
+}
+function nodeHeaders() {
+  const prefix = join(dirname(process.execPath), "..");
+  const candidates = [process.env.npm_config_nodedir, prefix, "/usr", "/usr/local"];
+  return candidates.find((d) => d && existsSync(join(d, "include/node/node_api.h")));
+}
+function npmNodeGyp() {
+  const prefix = join(dirname(process.execPath), "..");
+  const candidates = [
+    process.env.npm_execpath && join(dirname(process.env.npm_execpath), "../node_modules/node-gyp/bin/node-gyp.js"),
+    join(prefix, "lib/node_modules/npm/node_modules/node-gyp/bin/node-gyp.js"),
+    join(prefix, "share/nodejs/npm/node_modules/node-gyp/bin/node-gyp.js"),
+    join(prefix, "share/nodejs/node-gyp/bin/node-gyp.js"),
+    "/usr/share/nodejs/node-gyp/bin/node-gyp.js",
+  ];
+  return candidates.find((p) => p && existsSync(p));
+}
+
+const compiler = firstWorking([process.env.CXX, "g++", "clang++", "c++"]);
+const cmake = firstWorking(["cmake"]);
+const make = firstWorking(["ninja", "make"]);
+const python = firstWorking([process.env.PYTHON, "python3"]);
+const cudaWanted = process.env.TESRA_CUDA !== "0" && !sanitize;
+const nvcc = cudaWanted ? firstWorking([process.env.CUDACXX, "nvcc", "/usr/local/cuda/bin/nvcc"]) : undefined;
+
+class BuildError extends Error {}
+
+function run(command, args, options = {}) {
+  mkdirSync(buildDirectory, { recursive: true });
+  const r = spawnSync(command, args, { cwd: root, encoding: "utf8", maxBuffer: 1 << 28, ...options });
+  writeFileSync(logFile, `$ ${command} ${args.join(" ")}\n${r.stdout ?? ""}${r.stderr ?? ""}${r.error ?? ""}\n`, { flag: "a" });
+  if (r.status !== 0) {
+    const text = `${r.stdout ?? ""}${r.stderr ?? ""}`;
+    const line = text.split("\n").find((l) => /error|Error|fatal/.test(l)) ?? r.error?.message ?? `exit ${r.status}`;
+    throw new BuildError(line.trim());
+  }
+  return r;
+}
+
+const sources = () => JSON.parse(readFileSync(join(root, "native/sources.json"), "utf8"));
+const hasCudaSources = () => (sources().cuda ?? []).length > 0;
+
+const builders = {
+  cmake: {
+    missing: () => !cmake ? "cmake" : !compiler ? "a C++ compiler" : !make ? "ninja or make" : undefined,
+    build(cuda) {
+      const cli = require.resolve("cmake-js/package.json");
+      const bin = join(dirname(cli), JSON.parse(readFileSync(cli, "utf8")).bin["cmake-js"]);
+      const args = [bin, "build", "--directory", root, "--out", buildDirectory,
+        `--CDTESRA_CUDA=${cuda ? "ON" : "OFF"}`, `--CDTESRA_SANITIZE=${sanitize ? "ON" : "OFF"}`];
+      if (cuda && process.env.TESRA_CUDA_ARCHS) args.push(`--CDTESRA_CUDA_ARCHS=${process.env.TESRA_CUDA_ARCHS}`);
+      if (cuda && nvcc) args.push(`--CDCMAKE_CUDA_COMPILER=${nvcc.command}`);
+      args.push("--parallel", String(Math.max(1, availableParallelism())));
+      run(process.execPath, args, { env: { ...process.env, CXX: compiler.command } });
+    },
+  },
+  gyp: {
+    missing: () => !compiler ? "a C++ compiler" : !firstWorking(["make"]) ? "make" : !python ? "python3"
+      : !npmNodeGyp() ? "node-gyp (it comes with npm)" : !nodeHeaders() ? "Node's headers beside node" : undefined,
+    build() {
+      const directory = join(root, "native");
+      run(process.execPath, [npmNodeGyp(), "rebuild", "--release", `--nodedir=${nodeHeaders()}`, `--python=${python.command}`],
+        { cwd: directory, env: { ...process.env, CXX: compiler.command, JOBS: String(availableParallelism()) } });
+      mkdirSync(dirname(target), { recursive: true });
+      copyFileSync(join(directory, "build/Release/tesra_native.node"), target);
+      rmSync(join(directory, "build"), { recursive: true, force: true });
+    },
+  },
+  direct: {
+    missing: () => !compiler ? "a C++ compiler" : process.platform === "win32" ? "a POSIX system" : undefined,
+    build() {
+      const s = sources();
+      const objects = join(buildDirectory, "direct");
+      mkdirSync(objects, { recursive: true });
+      mkdirSync(dirname(target), { recursive: true });
+      const flags = ["-std=c++17", "-O3", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-w",
+        "-DNAPI_VERSION=8", "-DNAPI_DISABLE_CPP_EXCEPTIONS",
+        "-I", require("node-addon-api").include_dir, "-I", require("node-api-headers").include_dir,
+        ...(sanitize ? ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"] : [])];
+      const outputs = [...s.cpu, ...s.cudaStub].map((file) => {
+        const output = join(objects, `${file.replaceAll("/", "-")}.o`);
+        run(compiler.command, [...flags, "-c", join(root, "native", file), "-o", output]);
+        return output;
+      });
+      const mac = process.platform === "darwin";
+      run(compiler.command, [mac ? "-bundle" : "-shared", ...(mac ? ["-undefined", "dynamic_lookup"] : []),
+        ...(sanitize ? ["-fsanitize=address,undefined"] : mac ? [] : ["-static-libstdc++", "-Wl,--exclude-libs,ALL"]),
+        "-pthread", ...outputs, "-o", target]);
+      rmSync(objects, { recursive: true, force: true });
+    },
+  },
+};
+
+function fail(message) {
+  console.error(`native: ${message}`);
+  process.exit(1);
+}
+
+const wanted = process.env.TESRA_NATIVE_BUILD;
+if (wanted && !builders[wanted]) fail(`TESRA_NATIVE_BUILD is "${wanted}"; it may be cmake, gyp or direct.`);
+
+const hash = createHash("sha256");
+for (const f of [...files(join(root, "native")).filter((f) => !f.includes("/native/build/") && !f.includes("/native/cuda/lab/")),
+  join(root, "CMakeLists.txt"), fileURLToPath(import.meta.url)]) {
+  if (!statSync(f).isFile()) continue;
+  hash.update(relative(root, f)).update("\0").update(readFileSync(f)).update("\0");
+}
+hash.update(JSON.stringify({
+  platform: process.platform, arch: process.arch, compiler, cmake, nvcc, wanted, sanitize,
+  archs: process.env.TESRA_CUDA_ARCHS ?? "", api: require("node-addon-api/package.json").version,
+}));
+const key = hash.digest("hex");
+if (!force && existsSync(target) && existsSync(stampFile)) {
+  try {
+    if (JSON.parse(readFileSync(stampFile, "utf8")).key === key) {
+      say(`up to date (${relative(root, target)})`);
+      process.exit(0);
+    }
+  } catch { /* a torn stamp means: build */ }
+}
+
+const order = wanted ? [wanted] : ["cmake", "gyp", "direct"];
+const usable = order.filter((name) => !builders[name].missing());
+if (usable.length === 0) {
+  const lacks = order.map((name) => `${name} needs ${builders[name].missing()}`).join("; ");
+  fail(`nothing here can build the addon: ${lacks}. On Debian: apt-get install g++ cmake ninja-build`);
+}
+
+rmSync(logFile, { force: true });
+rmSync(stampFile, { force: true });
+let lastError;
+for (const name of usable) {
+  const tries = name === "cmake" && nvcc && hasCudaSources() ? [true, false] : [false];
+  for (const cuda of tries) {
+    const started = Date.now();
+    say(`building with ${name} (${compiler.version}${cuda ? `; CUDA by ${nvcc.command}` : ", CPU only"})`);
+    try {
+      builders[name].build(cuda);
+      writeFileSync(stampFile, `${JSON.stringify({ key, builder: name, cuda, compiler, cmake, nvcc: cuda ? nvcc : undefined }, null, 1)}\n`);
+      say(`built ${relative(root, target)} in ${((Date.now() - started) / 1000).toFixed(0)} s${cuda ? " with CUDA" : ""}`);
+      if (cudaWanted && !cuda && hasCudaSources() && tries.length === 1 && name !== "cmake" && nvcc)
+        say(`warning: the ${name} build has no CUDA kernels; with cmake and nvcc it would`);
+      process.exit(0);
+    } catch (error) {
+      if (!(error instanceof BuildError)) throw error;
+      lastError = error.message;
+      if (cuda) console.error(`native: warning: the CUDA build failed (${lastError}); building for the CPU only`);
+      else if (name !== usable.at(-1)) console.error(`native: warning: the ${name} build failed (${lastError}); trying the next way`);
+      rmSync(join(buildDirectory, "CMakeCache.txt"), { force: true });
+    }
+  }
+}
+fail(`the addon could not be built: ${lastError}. The whole output is in ${relative(root, logFile)}; mend that, or choose another way with TESRA_NATIVE_BUILD=cmake|gyp|direct.`);
