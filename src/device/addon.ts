@@ -1,0 +1,122 @@
+// Owns: the typed face of the native addon, exactly as native/addon exports it. Nothing else in the
+// project may know the addon's shape.
+
+export interface PlanTensor {
+  name: string;
+  dtype: "f32" | "i32" | "u8";
+  shape: number[];
+  /** From the arena's start, a multiple of 64; tensors may alias. */
+  offsetBytes: number;
+}
+
+export type PlanOpName =
+  | "gemm" | "bias_grad" | "relu" | "relu_grad" | "add" | "scale" | "u8_to_f32" | "finite"
+  | "conv2d" | "conv2d_dx" | "conv2d_dw" | "maxpool" | "maxpool_grad" | "avgpool" | "avgpool_grad"
+  | "softmax_xent" | "count_correct" | "sgd" | "momentum" | "adam" | "delay_compensate";
+
+/** `in` and `out` are indices into `tensors`. Shapes and attributes: native/kernels/*.h. */
+export interface PlanOp {
+  op: PlanOpName;
+  in: number[];
+  out: number[];
+  attrs?: Record<string, number>;
+}
+
+export interface PlanSpec {
+  tensors: PlanTensor[];
+  arenaBytes: number;
+  ops: PlanOp[];
+}
+
+export type TensorArray = Float32Array | Int32Array | Uint8Array;
+
+export interface Dims {
+  m: number;
+  n: number;
+  k: number;
+}
+
+export interface Ticket {
+  tile: number;
+  ticket: Uint8Array;
+}
+
+export interface SgdOptions {
+  learningRate: number;
+  weightDecay?: number;
+}
+export interface MomentumOptions extends SgdOptions {
+  momentum: number;
+  nesterov?: boolean;
+}
+export interface AdamOptions extends SgdOptions {
+  beta1: number;
+  beta2: number;
+  epsilon: number;
+  /** 1 for the first update. `weightDecay` is decoupled (AdamW). */
+  step: number;
+}
+export type UpdateKind = "sgd" | "momentum" | "adam";
+export type UpdateOptions = SgdOptions | MomentumOptions | AdamOptions;
+
+export interface SgemmOptions {
+  transA?: boolean;
+  transB?: boolean;
+  bias?: Float32Array;
+  relu?: boolean;
+}
+
+export interface NativePlan {
+  write(tensor: number, data: TensorArray): void;
+  read(tensor: number, out: TensorArray): void;
+  /** The arena's memory on the CPU, undefined on a GPU. */
+  arena(): ArrayBuffer | undefined;
+  run(): Promise<void>;
+  runSync(): void;
+  readonly multiplyAdds: number;
+  close(): void;
+}
+
+export type IsaName = "scalar" | "avx2" | "avx512";
+
+export interface NativeDeviceOptions {
+  backend: "cpu" | "cuda";
+  threads?: number;
+  isa?: IsaName;
+  gpu?: string;
+}
+
+export interface NativeDevice {
+  describe(): { backend: "cpu" | "cuda"; isa: string; name: string; threads: number };
+  createPlan(spec: PlanSpec): NativePlan;
+  apply(kind: UpdateKind, vectors: Float32Array[], options: UpdateOptions): void;
+  applyAsync(kind: UpdateKind, vectors: Float32Array[], options: UpdateOptions): Promise<void>;
+  delayCompensate(g: Float32Array, wNow: Float32Array, wBase: Float32Array, lambda: number): void;
+  isFinite(x: Float32Array): boolean;
+  blake3(data: Uint8Array, key?: Uint8Array): Uint8Array;
+  crmScan(a: Int8Array, bT: Int8Array, dims: Dims, key: Uint8Array, target: Uint8Array): { tickets: Ticket[] };
+  crmScanAsync(a: Int8Array, bT: Int8Array, dims: Dims, key: Uint8Array, target: Uint8Array): Promise<{ tickets: Ticket[] }>;
+  crmTile(aRows: Int8Array, bCols: Int8Array, k: number): Uint8Array;
+  int8Gemm(a: Int8Array, bT: Int8Array, dims: Dims): Int32Array;
+  sgemm(a: Float32Array, b: Float32Array, dims: Dims, options: SgemmOptions): Float32Array;
+  close(): void;
+}
+
+export interface CudaReport {
+  compiled: boolean;
+  available: boolean;
+  /** Why not, in the driver's words; empty when available. */
+  reason: string;
+  driverVersion: number;
+  runtimeVersion: number;
+  devices: { id: string; name: string; index: number; sm: number; memoryBytes: number }[];
+}
+
+export interface Addon {
+  readonly abi: number;
+  NativeDevice: new (options: NativeDeviceOptions) => NativeDevice;
+  probe(): { flags: string[]; cuda: CudaReport };
+}
+
+/** Changes with native/kernels/backend.h: TESRA_ABI. */
+export const ADDON_ABI = 1;

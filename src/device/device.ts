@@ -1,0 +1,194 @@
+// Owns: Device and Plan, the project's one way to numeric kernels; picks CUDA when it is there.
+// Invariant: every failure of the native side leaves here as a DeviceError.
+import type {
+  AdamOptions, CudaReport, Dims, IsaName, MomentumOptions, NativeDevice, NativePlan, PlanSpec,
+  PlanTensor, SgdOptions, SgemmOptions, TensorArray, Ticket, UpdateKind, UpdateOptions,
+} from "./addon.js";
+import { DeviceError, guard, guardAsync } from "./device-error.js";
+import { addonPath, buildStamp, loadAddon } from "./load-addon.js";
+
+export type * from "./addon.js";
+export { DeviceError, type DeviceErrorCode } from "./device-error.js";
+
+export interface DeviceOptions {
+  /** auto: CUDA when a device can be opened, else the CPU. */
+  backend?: "cpu" | "cuda" | "auto";
+  /** CPU threads; default: as many as the process may run on. */
+  threads?: number;
+  /** A visible GPU's index or id ("GPU-…", "MIG-…"); default: the first. */
+  gpu?: string;
+  /** For tests: never faster than the default, always the same bits. */
+  isa?: IsaName;
+}
+
+export interface DeviceReport {
+  addon: { path: string; loaded: boolean; error?: { code: string; message: string; hint: string }; builder?: string };
+  isa?: string;
+  flags: string[];
+  threads?: number;
+  cuda: CudaReport;
+}
+
+/** One compiled list of operations over one arena; see PlanSpec. */
+export class Plan {
+  readonly multiplyAdds: number;
+  readonly #native: NativePlan;
+  readonly #tensors: readonly PlanTensor[];
+
+  constructor(native: NativePlan, tensors: readonly PlanTensor[]) {
+    this.#native = native;
+    this.#tensors = tensors;
+    this.multiplyAdds = native.multiplyAdds;
+  }
+
+  write(tensor: number, data: TensorArray): void {
+    guard(() => this.#native.write(tensor, data));
+  }
+
+  read(tensor: number, out: TensorArray): void {
+    guard(() => this.#native.read(tensor, out));
+  }
+
+  /** The tensor's own memory on the CPU (valid as long as it is referenced), undefined on a GPU. */
+  view(tensor: number): TensorArray | undefined {
+    const t = this.#tensors[tensor];
+    if (!t) throw new DeviceError("argument", `The plan has ${this.#tensors.length} tensors; there is no tensor ${tensor}.`);
+    const length = t.shape.reduce((product, size) => product * size, 1);
+    const arena = guard(() => this.#native.arena());
+    if (!arena) return undefined;
+    if (t.dtype === "f32") return new Float32Array(arena, t.offsetBytes, length);
+    if (t.dtype === "i32") return new Int32Array(arena, t.offsetBytes, length);
+    return new Uint8Array(arena, t.offsetBytes, length);
+  }
+
+  /** Off the event loop; a second run before the first has ended is a "busy" DeviceError. */
+  run(): Promise<void> {
+    return guardAsync(this.#native.run());
+  }
+
+  runSync(): void {
+    guard(() => this.#native.runSync());
+  }
+
+  close(): void {
+    this.#native.close();
+  }
+}
+
+export class Device {
+  readonly backend: "cpu" | "cuda";
+  /** "scalar", "avx2", "avx512", or "sm_90" and the like. */
+  readonly isa: string;
+  readonly threads: number;
+  readonly name: string;
+  readonly #native: NativeDevice;
+
+  constructor(native: NativeDevice) {
+    const d = native.describe();
+    this.#native = native;
+    this.backend = d.backend;
+    this.isa = d.isa;
+    this.threads = d.threads;
+    this.name = d.name;
+  }
+
+  createPlan(spec: PlanSpec): Plan {
+    const native = guard(() => this.#native.createPlan(spec));
+    return new Plan(native, spec.tensors.map((t) => ({ ...t, shape: [...t.shape] })));
+  }
+
+  sgd(p: Float32Array, g: Float32Array, o: SgdOptions): void {
+    guard(() => this.#native.apply("sgd", [p, g], o));
+  }
+
+  momentum(p: Float32Array, g: Float32Array, m: Float32Array, o: MomentumOptions): void {
+    guard(() => this.#native.apply("momentum", [p, g, m], o));
+  }
+
+  adam(p: Float32Array, g: Float32Array, m: Float32Array, v: Float32Array, o: AdamOptions): void {
+    guard(() => this.#native.apply("adam", [p, g, m, v], o));
+  }
+
+  /** The vectors (parameters, gradient, moments) must not be touched until the promise settles. */
+  applyAsync(kind: UpdateKind, vectors: Float32Array[], o: UpdateOptions): Promise<void> {
+    return guardAsync(this.#native.applyAsync(kind, vectors, o));
+  }
+
+  /** g += lambda * g * g * (wNow - wBase), in place. */
+  delayCompensate(g: Float32Array, wNow: Float32Array, wBase: Float32Array, lambda: number): void {
+    guard(() => this.#native.delayCompensate(g, wNow, wBase, lambda));
+  }
+
+  isFinite(x: Float32Array): boolean {
+    return guard(() => this.#native.isFinite(x));
+  }
+
+  /** 32 bytes; keyed mode with a 32-byte key. */
+  blake3(data: Uint8Array, key?: Uint8Array): Uint8Array {
+    return guard(() => this.#native.blake3(data, key));
+  }
+
+  /** All winning tiles of (M x K) times (N x K) transposed, ascending. */
+  crmScan(a: Int8Array, bT: Int8Array, dims: Dims, ticketKey: Uint8Array, target: Uint8Array): { tickets: Ticket[] } {
+    return guard(() => this.#native.crmScan(a, bT, dims, ticketKey, target));
+  }
+
+  /** The matrices are copied first, so they may be refilled at once. */
+  crmScanAsync(a: Int8Array, bT: Int8Array, dims: Dims, ticketKey: Uint8Array, target: Uint8Array): Promise<{ tickets: Ticket[] }> {
+    return guardAsync(this.#native.crmScanAsync(a, bT, dims, ticketKey, target));
+  }
+
+  /** The 64-byte transcript of one tile: 8 rows of A and 16 columns of B, each of length k. */
+  crmTile(aRows: Int8Array, bCols: Int8Array, k: number): Uint8Array {
+    return guard(() => this.#native.crmTile(aRows, bCols, k));
+  }
+
+  int8Gemm(a: Int8Array, bT: Int8Array, dims: Dims): Int32Array {
+    return guard(() => this.#native.int8Gemm(a, bT, dims));
+  }
+
+  sgemm(a: Float32Array, b: Float32Array, dims: Dims, options: SgemmOptions = {}): Float32Array {
+    return guard(() => this.#native.sgemm(a, b, dims, options));
+  }
+
+  close(): void {
+    this.#native.close();
+  }
+}
+
+const NO_CUDA: CudaReport = { compiled: false, available: false, reason: "the native addon is not loaded", driverVersion: 0, runtimeVersion: 0, devices: [] };
+
+export function openDevice(options: DeviceOptions = {}): Device {
+  const { backend = "auto", threads, gpu, isa } = options;
+  const addon = loadAddon();
+  if (backend !== "auto" && backend !== "cpu" && backend !== "cuda")
+    throw new DeviceError("argument", `The backend must be cpu, cuda or auto, but is ${String(backend)}.`);
+  const chosen = backend === "auto" ? (isa === undefined && addon.probe().cuda.available ? "cuda" : "cpu") : backend;
+  const native = { backend: chosen, ...(threads !== undefined && { threads }), ...(gpu !== undefined && { gpu }), ...(isa !== undefined && { isa }) };
+  try {
+    return new Device(guard(() => new addon.NativeDevice(native)));
+  } catch (error) {
+    if (!(error instanceof DeviceError) || chosen !== "cuda" || error.hint) throw error;
+    throw new DeviceError(error.code, error.message, { hint: "Open the device with backend: \"cpu\", or see `supernet doctor` for what the GPU lacks.", cause: error });
+  }
+}
+
+/** What `doctor` shows: never throws. */
+export function probe(): DeviceReport {
+  const path = addonPath();
+  const stamp = buildStamp();
+  const builder = stamp ? { builder: stamp.builder } : {};
+  try {
+    const addon = loadAddon();
+    const { flags, cuda } = addon.probe();
+    const report: DeviceReport = { addon: { path, loaded: true, ...builder }, flags, cuda };
+    const cpu = openDevice({ backend: "cpu" });
+    report.isa = cpu.isa;
+    report.threads = cpu.threads;
+    cpu.close();
+    return report;
+  } catch (error) {
+    const e = error instanceof DeviceError ? error : new DeviceError("addon_load", String(error));
+    return { addon: { path, loaded: false, error: { code: e.code, message: e.message, hint: e.hint }, ...builder }, flags: [], cuda: NO_CUDA };
+  }
+}
