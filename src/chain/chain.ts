@@ -50,6 +50,9 @@ export interface Producer {
   sign(digest: Uint8Array): Uint8Array | Promise<Uint8Array>;
 }
 
+export type ProducerKeys = Producer;
+type LotteryKeys = Pick<Producer, "blsSecretKey" | "address">;
+
 export interface ProducedBlock {
   header: Header;
   block: Block;
@@ -135,6 +138,21 @@ export class Chain {
     return this.genesisBlockHash;
   }
 
+  get chainId(): bigint {
+    return BigInt(this.genesis.chainId);
+  }
+
+  /** Shape of the product that a challenge certificate proves. */
+  get powDims(): { m: number; n: number; k: number } {
+    const { m, n, k } = this.genesis.certificates;
+    return { m, n, k };
+  }
+
+  /** The target for certificates that name the present head as their tip. */
+  get powTarget(): bigint {
+    return this.current.powTarget;
+  }
+
   /** Calls the listener after each change, in order. Returns the way to stop. */
   subscribe(listener: (event: ChainEvent) => void): () => void {
     this.listeners.add(listener);
@@ -194,9 +212,16 @@ export class Chain {
     });
   }
 
-  /** When produce() is worth calling: the producer's next authorised moment on the present head, from now on. */
-  nextAttemptMs(nowMs: number, producer: Pick<Producer, "blsSecretKey" | "address">): number {
+  /**
+   * When produce() is worth calling: the producer's next authorised moment on the present head, from now on;
+   * without keys, the next step at which anybody could be.
+   */
+  nextAttemptMs(nowMs: number, producer?: LotteryKeys): number {
     const { timestampMs, consensus } = this.genesis;
+    if (!producer) {
+      const nextStepMs = nowMs + consensus.stepMs - ((nowMs - timestampMs) % consensus.stepMs);
+      return Math.max(nextStepMs, timestampOf(this.current.slot + 1, 0, timestampMs, consensus));
+    }
     const first = Math.max(slotAt(nowMs, timestampMs, consensus), this.current.slot + 1,
       this.lastProducedSlot(producer.address) + 1);
     for (let slot = first; slot < first + SLOTS_AHEAD_MAX; slot++) {
@@ -554,7 +579,7 @@ export class Chain {
     return this.index.ancestor(parent, number).modifier;
   }
 
-  private proofOf(parent: Header, slot: number, producer: Pick<Producer, "blsSecretKey" | "address">): Uint8Array {
+  private proofOf(parent: Header, slot: number, producer: LotteryKeys): Uint8Array {
     const modifier = this.lotteryModifier(parent);
     const key = `${keyOf(producer.address)}:${keyOf(modifier)}:${slot}`;
     let proof = this.proofs.get(key);
@@ -566,7 +591,7 @@ export class Chain {
     return proof;
   }
 
-  private winningStepOf(parent: Header, slot: number, producer: Pick<Producer, "blsSecretKey" | "address">): number | undefined {
+  private winningStepOf(parent: Header, slot: number, producer: LotteryKeys): number | undefined {
     const stakers = this.stakersAt.get(keyOf(parent.hash)) ?? [];
     const own = stakers.find((each) => equals(each.address, producer.address));
     if (!own) return undefined;

@@ -83,12 +83,15 @@ export const mainnetConsensus: ConsensusParams = {
 
 export interface DevnetOptions {
   name?: string;
-  chainId: number;
+  chainId: number | bigint;
   /** Start of slot 0. The domain code has no clock: the caller says what time it is. */
   timestampMs: number;
   validators: { address: string; blsPublicKey: string | Uint8Array; stake: bigint; proofOfPossession?: string | Uint8Array }[];
   masters?: {
-    address: string; blsPublicKey: string | Uint8Array; transportKey: string | Uint8Array; pledge: bigint;
+    address: string; pledge: bigint;
+    /** CURVE public key, 32 bytes. */
+    transportKey?: string | Uint8Array;
+    blsPublicKey?: string | Uint8Array;
     proofOfPossession?: string | Uint8Array;
   }[];
   computeNodes?: GenesisComputeNode[];
@@ -114,7 +117,7 @@ export function createDevnetGenesis(options: DevnetOptions): Genesis {
   const genesis: Genesis = {
     format: "tesra-genesis/1",
     name: options.name ?? "devnet",
-    chainId: options.chainId,
+    chainId: Number(options.chainId),
     timestampMs: options.timestampMs,
     consensus: {
       ...mainnetConsensus, slotMs, stepMs: options.stepMs ?? Math.max(1, Math.floor(slotMs / 10)), modifierLagBlocks: 4,
@@ -152,7 +155,8 @@ function devnetAccounts(options: DevnetOptions): GenesisAccount[] {
       proofOfPossession: proof(each.proofOfPossession),
     })),
     masters: (options.masters ?? []).map((each) => ({
-      owner: each.address as HexString, blsPublicKey: hex(each.blsPublicKey), transportKey: hex(each.transportKey),
+      owner: each.address as HexString, blsPublicKey: hex(each.blsPublicKey ?? unusableBlsKey(each.address)),
+      transportKey: hex(each.transportKey ?? keccak(utf8(`no transport key ${each.address}`))),
       pledge: each.pledge, proofOfPossession: proof(each.proofOfPossession),
     })),
     ...(options.computeNodes ? { computeNodes: options.computeNodes } : {}),
@@ -162,6 +166,14 @@ function devnetAccounts(options: DevnetOptions): GenesisAccount[] {
     ...(account.runtimeBytecode === "0x" ? {} : { code: account.runtimeBytecode }),
     ...(account.init === undefined ? {} : { init: account.init }),
   }));
+}
+
+/** Registered for a master that has no BLS key yet: unique, and no point of the curve, so nobody can sign for it. */
+function unusableBlsKey(address: string): Uint8Array {
+  const label = utf8(`no BLS key ${address.toLowerCase()}`);
+  const key = new Uint8Array(48);
+  key.set(keccak(label), 16);
+  return key; // the compression flag (top bit) is clear, which no 48-byte encoding allows
 }
 
 function hex(value: string | Uint8Array): HexString {

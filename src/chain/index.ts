@@ -1,6 +1,6 @@
 // The public face of the chain package (`tesra-supernet/chain`).
 export {
-  Chain, type ChainEvent, type ChainOptions, type Failure, type ImportResult, type ProducedBlock, type Producer,
+  Chain, type ChainEvent, type ChainOptions, type Failure, type ImportResult, type ProducedBlock, type Producer, type ProducerKeys,
 } from "./chain.js";
 export { ChainError, StoreError } from "./errors.js";
 export { decodeBlock, encodeBlock, type Block } from "./block/block.js";

@@ -1,0 +1,17 @@
+// A small contract for tests, compiled with solc 0.8.37 (cancun, optimised, no metadata) from:
+//   contract Counter {
+//     uint256 public count; event Added(address indexed by, uint256 amount);
+//     function add(uint256 amount) external { count += amount; emit Added(msg.sender, amount); }
+//     function fail() external pure { revert("never works"); }
+//   }
+import { parseAbi } from "viem";
+
+export const counterContract = {
+  abi: parseAbi([
+    "function count() view returns (uint256)",
+    "function add(uint256 amount)",
+    "function fail() pure",
+    "event Added(address indexed by, uint256 amount)",
+  ]),
+  bytecode: "0x6080604052348015600e575f5ffd5b5061013d8061001c5f395ff3fe608060405234801561000f575f5ffd5b506004361061003f575f3560e01c806306661abd146100435780631003e2d21461005d578063a9cc471814610072575b5f5ffd5b61004b5f5481565b60405190815260200160405180910390f35b61007061006b366004610101565b61007a565b005b6100706100c7565b805f5f82825461008a9190610118565b909155505060405181815233907f446e00ad56f9b887844f390c87a128507b991ea0499375f13ecb115288c2df7d9060200160405180910390a250565b60405162461bcd60e51b815260206004820152600b60248201526a6e6576657220776f726b7360a81b604482015260640160405180910390fd5b5f60208284031215610111575f5ffd5b5035919050565b8082018082111561013757634e487b7160e01b5f52601160045260245ffd5b9291505056",
+} as const;
