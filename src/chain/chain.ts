@@ -25,7 +25,7 @@ import { createGenesisBlock } from "./execution/genesis-block.js";
 import type { BlockContext, CallRequest, CallResult, Machine } from "./execution/machine.js";
 import type { WorldState } from "./execution/state.js";
 import { readStakers } from "./execution/system-views.js";
-import { checkGenesis, type Genesis } from "./genesis.js";
+import { checkGenesis, genesisConfigHash, type Genesis } from "./genesis.js";
 import { walkLedger, type Ledger } from "./ledger.js";
 import { CertificatePool } from "./mempool/certificate-pool.js";
 import { Mempool } from "./mempool/mempool.js";
@@ -351,13 +351,12 @@ export class Chain {
       await this.setHead(block.header);
       return;
     }
-    const genesisBlock = this.index.block(stored);
-    const { block: expected } = await createGenesisBlock(this.genesis, new Executor({
-      store: this.store, common: createRules(this.genesis.chainId),
-    }));
-    if (!genesisBlock || !equals(expected.header.hash, stored)) {
-      throw new ChainError("genesis", `the store at ${this.store.location} belongs to the network with genesis `
-        + `${toHex(stored)}, the given genesis is ${toHex(expected.header.hash)}; use the matching genesis file or another directory`);
+    // The parent hash of block 0 is the hash of the genesis document, so nothing need be executed to compare.
+    const configHash = this.index.header(stored)?.parentHash;
+    const expected = genesisConfigHash(this.genesis);
+    if (!configHash || !equals(configHash, expected)) {
+      throw new ChainError("genesis", `the store at ${this.store.location} belongs to the network with genesis document `
+        + `${configHash ? toHex(configHash) : "(missing)"}, the given one is ${toHex(expected)}; use the matching genesis file or another directory`);
     }
     this.genesisBlockHash = stored;
     const headHash = this.store.get(table.head);
