@@ -77,7 +77,7 @@ async function replay(
   const shown = progress(total);
   try {
     for (let number = 1; number <= total; number += 1) {
-      if (signal.aborted) throw new OperationalError(`interrupted at block ${number} of ${total}`);
+      signal.throwIfAborted();
       const hash = source.get(table.canonical(number))!;
       const encoded = source.get(table.block(hash));
       if (!encoded) return result(`block ${number} (${hex(hash)}) is missing from the store`);

@@ -28,7 +28,7 @@ const MEMORY_BYTES_MIN = 2 * 2 ** 30;
 /** A compiler prints its version at once; a hung network disk should not hang the doctor. */
 const TOOL_MS_MAX = 10_000;
 /** Folder of the data set, where it is not in one of its usual places. */
-const DATASET_VARIABLE = "TESRA_FASHION_MNIST";
+const DATASET_VARIABLE = "TESRA_DATA";
 /** TESRA_* variables that other parts read. */
 const OTHER_VARIABLES = [PASSWORD_VARIABLE, DATASET_VARIABLE];
 
@@ -205,13 +205,13 @@ function contracts(): Result {
     : fail("not compiled", "run `npm run setup` (solc comes with the packages; no network needed)");
 }
 
-async function dataset(_: Settings, { env, home }: CliWorld): Promise<Result> {
+async function dataset(_: Settings, { env }: CliWorld): Promise<Result> {
+  const { datasetCache } = await import("./dataset.js");
   const { DEBIAN_PACKAGE, loadFashionMnist } = await import("../data/fashion-mnist.js");
-  const cache = env.XDG_CACHE_HOME || join(home, ".cache");
   const path = env[DATASET_VARIABLE];
   try {
     const { source, train, test } = await loadFashionMnist({
-      ...(path ? { path } : {}), cacheDirectory: join(cache, "tesra-supernet", "fashion-mnist"),
+      ...(path ? { path } : {}), cacheDirectory: datasetCache(),
     });
     return ok(`Fashion-MNIST, ${train.rows} + ${test.rows} images, in ${source}`);
   } catch (error) {

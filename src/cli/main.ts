@@ -15,7 +15,7 @@ process.exitCode = await runCli(process.argv.slice(2), {
   env: process.env,
   cwd: process.cwd(),
   home: homedir(),
-  stdin: process.stdin,
+  get stdin() { return process.stdin; }, // opened only by a command that reads it
   stdout: process.stdout,
   stderr: process.stderr,
 });

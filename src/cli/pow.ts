@@ -100,7 +100,11 @@ async function challenge(context: CliContext, options: ChallengeOptions): Promis
   }
   progress.stop();
   opened?.close();
-  if (!found) throw new OperationalError(`interrupted after ${nonces} nonces; nothing was found`);
+  if (!found) {
+    output.note(`${nonces} nonces tried, nothing found.`);
+    signal.throwIfAborted();
+    throw new OperationalError("every nonce was tried");
+  }
   const seconds = (performance.now() - started) / 1_000;
   const verdict = verifyCertificate(found, { chainId, dims, target });
   if (!verdict.ok) throw new OperationalError(`the mined certificate is not valid: ${verdict.reason}`);

@@ -35,12 +35,17 @@ export async function readPassword(
     throw new UserError("a password is needed and there is no terminal to ask on: "
       + `give --password-file FILE or set ${PASSWORD_VARIABLE}`);
   }
-  const password = await prompt(world, "Password: ");
-  if (password.length === 0) throw new UserError("the password must not be empty");
-  if (options.confirm && await prompt(world, "Again: ") !== password) {
-    throw new UserError("the two passwords differ; nothing was written");
+  const hidden = new HiddenLines(world);
+  try {
+    const password = await hidden.ask("Password: ");
+    if (password.length === 0) throw new UserError("the password must not be empty");
+    if (options.confirm && await hidden.ask("Again: ") !== password) {
+      throw new UserError("the two passwords differ; nothing was written");
+    }
+    return password;
+  } finally {
+    hidden.close();
   }
-  return password;
 }
 
 export const PASSWORD_VARIABLE = "TESRA_PASSWORD";
@@ -55,31 +60,58 @@ async function readAll(stdin: NodeJS.ReadStream): Promise<string> {
   return text;
 }
 
-/** Asks on stderr and reads a line without echo. */
-function prompt({ stdin, stderr }: CliWorld, question: string): Promise<string> {
-  stderr.write(question);
-  return new Promise((done, fail) => {
-    let line = "";
-    const end = (finish: () => void) => {
-      stdin.off("data", read);
-      stdin.setRawMode(false);
-      stdin.pause();
-      stderr.write("\n");
-      finish();
-    };
-    const read = (chunk: string) => {
-      for (const key of chunk) {
-        if (key === "\r" || key === "\n") return end(() => done(line));
-        if (key === "\x03" || key === "\x04") {
-          return end(() => fail(new UserError("no password was given")));
+/**
+ * Lines typed on a terminal without echo, from before the first question to close(): what is typed
+ * ahead is not shown either, and answers the next question.
+ */
+class HiddenLines {
+  private typed = "";
+  private wake: () => void = () => {};
+  private readonly read = (chunk: string) => {
+    this.typed += chunk;
+    this.wake();
+  };
+
+  constructor(private readonly world: CliWorld) {
+    world.stdin.setRawMode(true);
+    world.stdin.setEncoding("utf8");
+    world.stdin.on("data", this.read);
+  }
+
+  /** Writes the question on stderr and waits for a line. Throws UserError on Ctrl-C or Ctrl-D. */
+  async ask(question: string): Promise<string> {
+    this.world.stderr.write(question);
+    try {
+      for (;;) {
+        const end = this.typed.search(/[\r\n\x03\x04]/);
+        if (end < 0) {
+          await new Promise<void>((more) => { this.wake = more; });
+          continue;
         }
-        if (key === "\x7f" || key === "\b") line = line.slice(0, -1);
-        else if (key >= " ") line += key;
+        const line = this.typed.slice(0, end);
+        const key = this.typed[end]!;
+        this.typed = this.typed.slice(end + 1);
+        if (key === "\x03" || key === "\x04") throw new UserError("no password was given");
+        return edited(line);
       }
-    };
-    stdin.setRawMode(true);
-    stdin.setEncoding("utf8");
-    stdin.on("data", read);
-    stdin.resume();
-  });
+    } finally {
+      this.world.stderr.write("\n");
+    }
+  }
+
+  close(): void {
+    this.world.stdin.off("data", this.read);
+    this.world.stdin.setRawMode(false);
+    this.world.stdin.pause();
+  }
+}
+
+/** A typed line after its backspaces, without other control keys. */
+function edited(line: string): string {
+  const kept: string[] = [];
+  for (const key of line) {
+    if (key === "\x7f" || key === "\b") kept.pop();
+    else if (key >= " ") kept.push(key);
+  }
+  return kept.join("");
 }

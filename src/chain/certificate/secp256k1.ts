@@ -1,21 +1,8 @@
 /**
- * Owns the typed face of the native libsecp256k1 binding that certificates are signed with.
+ * Owns how certificates are signed and their signatures judged, by native libsecp256k1.
  * Invariant: a signature here is 65 bytes, r || s || recovery id, and s is in the lower half.
  */
-import { createRequire } from "node:module";
-
-interface NativeSecp256k1 {
-  privateKeyVerify(privateKey: Uint8Array): boolean;
-  publicKeyCreate(privateKey: Uint8Array, compressed: boolean): Uint8Array;
-  publicKeyConvert(publicKey: Uint8Array, compressed: boolean): Uint8Array;
-  ecdsaSign(message: Uint8Array, privateKey: Uint8Array): { signature: Uint8Array; recid: number };
-  ecdsaRecover(
-    signature: Uint8Array, recid: number, message: Uint8Array, compressed: boolean,
-  ): Uint8Array;
-}
-
-// A CommonJS package without types: require keeps its types here and out of the global space.
-const native = createRequire(import.meta.url)("secp256k1") as NativeSecp256k1;
+import native from "secp256k1";
 
 /** (group order - 1) / 2: a larger s has a twin, so it is refused. */
 export const HALF_ORDER =
