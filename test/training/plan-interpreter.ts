@@ -3,7 +3,7 @@
  * native back ends. It computes in doubles and rounds stored values to float32.
  * Invariant: it shares no code with src/; shapes are checked op by op.
  */
-import type { PlanSpec } from "../../src/training/compile/plan-spec.js";
+import type { PlanSpec } from "../../src/device/device.js";
 
 type Values = Float64Array;
 interface View { shape: number[]; dtype: "f32" | "i32" | "u8"; data: Float32Array | Int32Array | Uint8Array }

@@ -3,6 +3,7 @@
  * Invariant: in the arena all parameters are one contiguous flat vector, all gradients another of
  * the same layout, so a parameter server pulls, pushes and applies single vectors.
  */
+import type { PlanSpec } from "../../device/device.js";
 import { GraphError, TrainingError } from "../errors.js";
 import { gradients } from "../graph/autodiff.js";
 import type { Graph, Tensor } from "../graph/graph.js";
@@ -12,7 +13,6 @@ import { parameterLayout, type ParameterSlot } from "./layout.js";
 import { Lowering } from "./lower.js";
 import { alignBytes } from "./memory.js";
 import { bytesOf, PlanBuilder, type PlanTensor } from "./plan-builder.js";
-import type { PlanSpec } from "./plan-spec.js";
 
 export interface CompileOptions {
   loss: Tensor;
@@ -165,17 +165,18 @@ function compile(source: Graph, options: CompileOptions, mode: Mode): Compiled {
 
 function emitUpdate(builder: PlanBuilder, optimizer: OptimizerDescriptor, p: PlanTensor, g: PlanTensor,
   moments: PlanTensor[], step: PlanTensor | undefined): void {
-  if (optimizer.decay !== undefined || optimizer.weightDecay || (optimizer.kind === "momentum" && optimizer.nesterov)) {
-    throw new TrainingError("option", "a local plan has constant attributes: no decay, weightDecay or nesterov");
+  if (optimizer.decay !== undefined) {
+    throw new TrainingError("option", "a local plan has a constant learning rate: leave decay out");
   }
-  const { learningRate } = optimizer;
-  if (optimizer.kind === "sgd") builder.emit("sgd", [p, g], [p], { learningRate });
+  const { learningRate, weightDecay = 0 } = optimizer;
+  if (optimizer.kind === "sgd") builder.emit("sgd", [p, g], [p], { learningRate, weightDecay });
   else if (optimizer.kind === "momentum") {
-    builder.emit("momentum", [p, g, moments[0]!], [p, moments[0]!], { learningRate, momentum: optimizer.momentum });
+    builder.emit("momentum", [p, g, moments[0]!], [p, moments[0]!],
+      { learningRate, weightDecay, momentum: optimizer.momentum, nesterov: Number(optimizer.nesterov ?? false) });
   } else {
     const { beta1, beta2, epsilon } = optimizer;
     const [m, v] = moments as [PlanTensor, PlanTensor];
-    builder.emit("adam", [p, g, m, v, step!], [p, m, v, step!], { learningRate, beta1, beta2, epsilon });
+    builder.emit("adam", [p, g, m, v, step!], [p, m, v, step!], { learningRate, weightDecay, beta1, beta2, epsilon });
   }
 }
 

@@ -201,6 +201,7 @@ export class Lowering {
     const x = this.value(node.inputs[0]!), bias = this.value(node.inputs[1]!), y = this.output(node);
     const columns = bias.shape[0]!;
     const rows = elementsOf(y.shape) / columns;
+    this.multiplyAdds += elementsOf(y.shape);
     const zeros = this.builder.zeros(`${node.name}:zeros`, [rows, 1]);
     const ones = this.builder.temporary(`${node.name}:ones`, [rows, 1]);
     this.builder.emit("scale", [zeros], [ones], { alpha: 0, beta: 1 });

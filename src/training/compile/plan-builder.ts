@@ -1,7 +1,7 @@
 /**
  * Owns: a plan under construction: storages, tensors that view them, ops in order, lifetimes.
  */
-import type { PlanOp, PlanSpec } from "./plan-spec.js";
+import type { PlanOpName, PlanSpec } from "../../device/device.js";
 import type { Shape } from "../errors.js";
 import { elementsOf, type DType } from "../graph/ops.js";
 import { planMemory, type Storage } from "./memory.js";
@@ -47,7 +47,7 @@ export class PlanBuilder {
     return this.tensorOn(tensor.storage, `${name}:view`, shape, tensor.dtype);
   }
 
-  emit(op: PlanOp, inputs: PlanTensor[], outputs: PlanTensor[], attrs?: Record<string, number>): void {
+  emit(op: PlanOpName, inputs: PlanTensor[], outputs: PlanTensor[], attrs?: Record<string, number>): void {
     const position = this.ops.length;
     this.ops.push({
       op, in: inputs.map((tensor) => tensor.index), out: outputs.map((tensor) => tensor.index),

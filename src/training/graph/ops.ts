@@ -199,6 +199,8 @@ export const OPS: Readonly<Record<string, OpDefinition>> = {
           `x ${formatShape(x!.shape)} (N, H, W, C) has ${channels}`);
       }
       const { strideH, strideW, padH, padW } = strides(attributes);
+      // Outputs that see padding alone are bias only: a mistake, and the kernels exclude them.
+      if (padH >= kh || padW >= kw) fail(`a padding of ${padH} x ${padW} must be smaller than the kernel ${kh} x ${kw}`);
       return {
         shape: [n, windows(height, kh, strideH, padH, "height", fail),
           windows(width, kw, strideW, padW, "width", fail), oc],

@@ -11,13 +11,13 @@ export function createUpdateKernels(device: Device): UpdateKernels {
       const weightDecay = optimizer.weightDecay ?? 0;
       switch (optimizer.kind) {
         case "sgd":
-          return device.applyAsync("sgd", parameters, gradient, { learningRate, weightDecay });
+          return device.applyAsync("sgd", [parameters, gradient], { learningRate, weightDecay });
         case "momentum":
-          return device.applyAsync("momentum", parameters, gradient, m!,
+          return device.applyAsync("momentum", [parameters, gradient, m!],
             { learningRate, weightDecay, momentum: optimizer.momentum, nesterov: optimizer.nesterov ?? false });
         case "adam": {
           const { beta1, beta2, epsilon } = optimizer;
-          return device.applyAsync("adam", parameters, gradient, m!, v!,
+          return device.applyAsync("adam", [parameters, gradient, m!, v!],
             { learningRate, weightDecay, beta1, beta2, epsilon, step });
         }
       }
