@@ -24,8 +24,8 @@ interface RpcReceipt {
   contractAddress?: string | null; logs: unknown[];
 }
 
-/** Blocks that `certificates` looks through at most: one request each. */
-const BLOCKS_MAX = 1_000;
+/** The most that a node lists at once. */
+const CERTIFICATES_MAX = 100;
 
 export function register(program: Command, context: CliContext): void {
   const chain = program.command("chain")
@@ -52,10 +52,10 @@ export function register(program: Command, context: CliContext): void {
     .action((address: string) => account(context, address));
 
   chain.command("certificates")
-    .description("proof-of-work certificates in the newest blocks")
-    .option("--blocks <n>", "how many blocks to look through", "20")
-    .addHelpText("after", "\nExample:\n  $ supernet chain certificates --blocks 100 -o ndjson")
-    .action((options: { blocks: string }) => certificates(context, options));
+    .description("the newest proof-of-work certificates on the chain")
+    .option("--count <n>", "how many", "20")
+    .addHelpText("after", "\nExample:\n  $ supernet chain certificates --count 100 -o ndjson")
+    .action((options: { count: string }) => certificates(context, options));
 
   chain.command("supply").description("issued, reserved and total TSR")
     .addHelpText("after", "\nExample:\n  $ supernet chain supply -o json")
@@ -161,35 +161,49 @@ async function account(context: CliContext, address: string): Promise<void> {
   });
 }
 
-interface CertificateRow {
-  block: number; miner: string; height: number; nonce: string; tile: number; multiplyAdds?: string;
+/** Answer of tesra_certificates; numbers are 0x quantities. */
+interface RpcCertificates {
+  count: string; multiplyAdds: string; usefulMultiplyAdds: string; pooled: string; target: string;
+  recent: { blockNumber: string; certificate: string }[];
 }
 
-async function certificates(context: CliContext, options: { blocks: string }): Promise<void> {
+async function certificates(context: CliContext, options: { count: string }): Promise<void> {
   const { wholeNumber } = await import("./options.js");
-  const count = wholeNumber("--blocks", options.blocks, 1, BLOCKS_MAX);
+  const count = wholeNumber("--count", options.count, 1, CERTIFICATES_MAX);
   const node = await connect(context);
-  const head = number(await node.call<string>("eth_blockNumber"));
-  const rows: CertificateRow[] = [];
-  for (let height = head; height >= 0 && height > head - count; height -= 1) {
-    const found = await node.call<Omit<CertificateRow, "block">[]>(
-      "tesra_getCertificates", [`0x${height.toString(16)}`]);
-    rows.push(...found.map((row) => ({ block: height, ...row })));
-  }
-  (await context.output()).list(rows, [
+  const answer = await node.call<RpcCertificates>("tesra_certificates", [count]);
+  const { certificateMiner, decodeCertificate } =
+    await import("../chain/certificate/certificate.js");
+  const rows = answer.recent.map(({ blockNumber, certificate }) => {
+    const decoded = decodeCertificate(Buffer.from(certificate.slice(2), "hex"));
+    const { height, nonce, tile, m, n, k } = decoded;
+    return {
+      block: number(blockNumber), miner: certificateMiner(decoded), challenge: height, nonce, tile,
+      shape: `${m}x${n}x${k}`, certificate,
+    };
+  });
+  const output = await context.output();
+  output.list(rows, [
     { title: "BLOCK", value: (row) => row.block, align: "right" },
-    { title: "CHALLENGE", value: (row) => row.height, align: "right" },
+    { title: "CHALLENGE", value: (row) => row.challenge, align: "right" },
     { title: "MINER", value: (row) => row.miner },
     { title: "NONCE", value: (row) => row.nonce, align: "right" },
     { title: "TILE", value: (row) => row.tile, align: "right" },
-    { title: "MULTIPLY-ADDS", value: (row) => row.multiplyAdds, align: "right" },
+    { title: "SHAPE", value: (row) => row.shape },
   ]);
+  output.note(`${BigInt(answer.count)} certificates on chain prove ${BigInt(answer.multiplyAdds)} `
+    + `multiply-adds; ${BigInt(answer.usefulMultiplyAdds)} more were paid training work.`);
 }
 
 async function supply(context: CliContext): Promise<void> {
   const node = await connect(context);
-  const amounts = await node.call<Record<string, unknown>>("tesra_supply");
-  (await context.output()).record(amounts);
+  const amounts = await node.call<Record<string, string>>("tesra_supply");
+  const { formatEther } = await import("viem");
+  (await context.output()).record({
+    ...Object.fromEntries(Object.entries(amounts)
+      .map(([name, amount]) => [name, formatEther(BigInt(amount))])),
+    unit: "TSR",
+  });
 }
 
 async function verify(
