@@ -16,7 +16,7 @@ import { CertificateChecker, createCertificateVerifier, type AcceptedCertificate
 import { blockWeight, nextPowTarget } from "./consensus/difficulty.js";
 import { nextModifier, slotAt, stepAt, timestampOf, winningStep, type Staker } from "./consensus/leader.js";
 import { OrphanPool } from "./consensus/orphans.js";
-import { checkClaim, checkDerived, checkLeader, isBetterHead } from "./consensus/verify-header.js";
+import { checkBody, checkClaim, checkDerived, checkLeader, isBetterHead } from "./consensus/verify-header.js";
 import { proveVrf, vrfMessage } from "./crypto/vrf.js";
 import type { CertificateDevice } from "./certificate/miner.js";
 import { BlockRun, type BlockResult } from "./execution/block-run.js";
@@ -373,6 +373,11 @@ export class Chain {
     if (this.index.has(header.hash)) return { status: "known", head: this.current };
     const refused = this.rejected.get(key);
     if (refused) return { status: "rejected", ...refused, head: this.current };
+    try {
+      checkBody(block);
+    } catch (error) {
+      return this.refusal(error);
+    }
     try {
       checkClaim(block, this.genesis, nowMs);
       const parent = this.index.header(header.parentHash);

@@ -5,6 +5,8 @@ import { createDevnetGenesis, type DevnetOptions, type Genesis } from "../../src
 import { createMemoryStore } from "../../src/chain/store/memory-store.js";
 import { blsPublicKey, blsSecretKeyFromSeed } from "../../src/chain/crypto/vrf.js";
 import { addressOfPrivateKey, signDigest } from "../../src/chain/crypto/signature.js";
+import { encodeBlock, type Block } from "../../src/chain/block/block.js";
+import { headerDigest, sealHeader, type HeaderFields } from "../../src/chain/block/header.js";
 import { fromHex, keccak, toHex, utf8 } from "../../src/chain/bytes.js";
 
 export const TSR = 10n ** 18n;
@@ -72,4 +74,20 @@ export async function signed(from: Party, options: TransferOptions): Promise<Uin
     maxFeePerGas: options.maxFeePerGas ?? 10n ** 10n, maxPriorityFeePerGas: options.maxPriorityFeePerGas ?? 10n ** 9n,
     ...(options.to ? { to: toHex(options.to) } : {}), ...(options.data ? { data: options.data } : {}),
   }));
+}
+
+/** The same block with other header fields or another body, signed anew: what a hostile producer could send. */
+export function forge(block: Block, changes: Partial<HeaderFields>, by: Party, body: Partial<Omit<Block, "header">> = {}): Uint8Array {
+  const transactions = body.transactions ?? block.transactions;
+  const certificates = body.certificates ?? block.certificates;
+  const fields: HeaderFields = { ...block.header, ...changes };
+  const header = sealHeader(fields, signDigest(headerDigest(fields, BigInt(CHAIN_ID)), by.privateKey));
+  return encodeBlock({ header, transactions, certificates });
+}
+
+/** Gives a transaction to the chain's pool and fails loudly if it is refused. */
+export async function submit(chain: Chain, raw: Uint8Array): Promise<Uint8Array> {
+  const result = await chain.submitTransaction(raw);
+  if ("error" in result) throw new Error(`${result.error.code}: ${result.error.message}`);
+  return result.hash;
 }

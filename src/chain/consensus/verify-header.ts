@@ -11,6 +11,16 @@ import { nextBaseFee } from "./base-fee.js";
 import { blockWeight, nextPowTarget } from "./difficulty.js";
 import { isLeader, nextModifier, stepsPerSlot, timestampOf, type Staker } from "./leader.js";
 
+/**
+ * That the body is the one the header commits to. A block that fails here says nothing about its header: anybody
+ * can put another body under an honest header, so such a refusal must never be held against the hash.
+ */
+export function checkBody(block: Block): void {
+  const { header } = block;
+  if (!equals(header.transactionsRoot, orderedTrieRoot(block.transactions))) reject("transactions-root", "the transactions root does not match");
+  if (!equals(header.certificatesRoot, orderedTrieRoot(block.certificates))) reject("certificates-root", "the certificates root does not match");
+}
+
 /** What needs no parent: form, time and signature. Cheapest first; run before a block may even wait as an orphan. */
 export function checkClaim(block: Block, genesis: Genesis, nowMs: number): void {
   const { header } = block;
@@ -31,15 +41,13 @@ export function checkClaim(block: Block, genesis: Genesis, nowMs: number): void 
   }
 }
 
-/** Fields that follow from the parent and the block's own lists. */
+/** Fields that follow from the parent and the number of certificates. */
 export function checkDerived(block: Block, parent: Header, certificateTargets: readonly bigint[], genesis: Genesis): void {
   const { header } = block;
   if (header.number !== parent.number + 1) reject("number", `expected number ${parent.number + 1}, got ${header.number}`);
   if (header.slot <= parent.slot) reject("slot", `slot ${header.slot} is not after the parent's ${parent.slot}`);
   const baseFee = nextBaseFee(parent);
   if (header.baseFeePerGas !== baseFee) reject("base-fee", `expected base fee ${baseFee}, got ${header.baseFeePerGas}`);
-  if (!equals(header.transactionsRoot, orderedTrieRoot(block.transactions))) reject("transactions-root", "the transactions root does not match");
-  if (!equals(header.certificatesRoot, orderedTrieRoot(block.certificates))) reject("certificates-root", "the certificates root does not match");
   if (!equals(header.modifier, nextModifier(parent.modifier, header.vrfProof, header.certificatesRoot))) {
     reject("modifier", "the modifier does not follow from the parent");
   }
