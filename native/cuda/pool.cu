@@ -67,8 +67,9 @@ __device__ __forceinline__ void forEachWindow(const tesra_pool& p, const Cell& c
       visit(((static_cast<int64_t>(cell.n) * p.oh + y) * p.ow + x) * p.c + cell.channel);
 }
 
-// An index that lies outside its own window cannot come from maxForward: it is somebody's hostile data.
-// *foreign is raised then, and scatterForeign redoes the whole gradient in the defined order.
+// An index outside its own image is skipped. One inside the image but outside its own window cannot come from
+// maxForward (it is somebody's hostile data): *foreign is raised, and scatterForeign redoes the gradient in the
+// defined order.
 __global__ void maxGradient(tesra_pool p, int64_t inputs, int64_t outputs, uint32_t* foreign) {
   forEachPack(inputs, [&](int64_t at) {
     const Cell cell = cellOf(at, p.h, p.w, p.c);
@@ -81,24 +82,30 @@ __global__ void maxGradient(tesra_pool p, int64_t inputs, int64_t outputs, uint3
   forEachPack(outputs, [&](int64_t at) {
     const Cell o = cellOf(at, p.oh, p.ow, p.c);
     const int64_t index = p.index[at];
-    if (index < 0 || index >= inputs) return;  // skipped by both orders
+    if (index < 0 || index >= inputs) return;
     const Cell cell = cellOf(index, p.h, p.w, p.c);
     const int i = cell.y - o.y * p.stride, j = cell.x - o.x * p.stride;
-    const bool inside = cell.n == o.n && cell.channel == o.channel && i >= 0 && i < p.kernel && j >= 0 &&
-                        j < p.kernel;
-    if (!inside) *foreign = 1;
+    const bool inside = cell.channel == o.channel && i >= 0 && i < p.kernel && j >= 0 && j < p.kernel;
+    if (cell.n == o.n && !inside) *foreign = 1;  // every writer writes the same value
   });
 }
 
-// One thread, in order: slow, linear, and only ever reached with foreign indices. Leaves the flag at 0.
-__global__ void scatterForeign(tesra_pool p, int64_t inputs, int64_t outputs, uint32_t* foreign) {
-  if (*foreign == 0) return;
-  for (int64_t i = 0; i < inputs; i++) p.out[i] = 0.0f;
-  for (int64_t o = 0; o < outputs; o++) {
-    const int64_t index = p.index[o];
-    if (index >= 0 && index < inputs) p.out[index] = __fadd_rn(p.out[index], p.dy[o]);
+// One block, one thread an image, in order: slow, linear, and only ever at work with foreign indices.
+// Leaves the flag at 0.
+__global__ void scatterForeign(tesra_pool p, uint32_t* foreign) {
+  const bool needed = *foreign != 0;
+  __syncthreads();
+  if (!needed) return;
+  const int64_t inputs = static_cast<int64_t>(p.h) * p.w * p.c, outputs = static_cast<int64_t>(p.oh) * p.ow * p.c;
+  for (int64_t n = threadIdx.x; n < p.n; n += blockDim.x) {
+    float* const dx = p.out + n * inputs;
+    for (int64_t i = 0; i < inputs; i++) dx[i] = 0.0f;
+    for (int64_t o = n * outputs; o < (n + 1) * outputs; o++) {
+      const int64_t index = p.index[o] - n * inputs;
+      if (index >= 0 && index < inputs) dx[index] = __fadd_rn(dx[index], p.dy[o]);
+    }
   }
-  *foreign = 0;
+  if (threadIdx.x == 0) *foreign = 0;
 }
 
 __global__ void averageGradient(tesra_pool p, int64_t inputs, float cells) {
@@ -130,7 +137,7 @@ cudaError_t launchPool(const Launch& launch, int32_t kind, const tesra_pool& op)
     TESRA_LAUNCH(maxGradient, gridFor(inputs, kThreads), kThreads, 0, stream, op, inputs, outputs, foreign);
     const cudaError_t error = cudaGetLastError();
     if (error != cudaSuccess) return error;
-    TESRA_LAUNCH(scatterForeign, 1, 1, 0, stream, op, inputs, outputs, foreign);
+    TESRA_LAUNCH(scatterForeign, 1, kThreads, 0, stream, op, foreign);
   }
   return cudaGetLastError();
 }

@@ -43,7 +43,8 @@ struct Epilogue {
 struct FastDivide {
   uint32_t divisor, multiplier, shift;
   FastDivide() = default;
-  explicit FastDivide(uint32_t d) : divisor(d), multiplier(0), shift(0) {
+  explicit FastDivide(uint32_t x) : divisor(x ? x : 1), multiplier(0), shift(0) {  // 0: an empty tensor
+    const uint32_t d = divisor;
     while ((uint64_t{1} << shift) < d) shift++;
     multiplier = static_cast<uint32_t>((((uint64_t{1} << 32) * ((uint64_t{1} << shift) - d)) / d) + 1);
   }

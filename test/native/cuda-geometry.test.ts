@@ -22,7 +22,7 @@ const sources = [
   join(cuda, "emulator/check.cc"),
 ];
 
-/** Compiles the check once for each state of its sources; the result stays in build/. */
+/** Compiles the check once for each state of its sources; the result stays in .cache/. */
 async function build(): Promise<string> {
   const digest = createHash("sha256").update([compiler, ...flags].join(" "));
   for (const folder of ["native/kernels", "native/cuda", "native/cuda/emulator"]) {
@@ -30,7 +30,7 @@ async function build(): Promise<string> {
       if (/\.(h|cu|cc)$/.test(name)) digest.update(name).update(readFileSync(join(root, folder, name)));
     }
   }
-  const folder = join(root, "build/cuda-emulator");
+  const folder = join(root, ".cache/cuda-emulator");
   const program = join(folder, `check-${digest.digest("hex").slice(0, 16)}`);
   if (existsSync(program)) return program;
   const work = `${program}.${process.pid}`;

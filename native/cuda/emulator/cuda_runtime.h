@@ -30,7 +30,6 @@ extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 namespace emulator {
 extern int multiprocessors;  // what the device properties report
 extern int deviceError;      // what cudaGetDeviceCount answers
-extern uint64_t launches;
 void seed(uint64_t value);
 void launch(dim3 grid, dim3 block, size_t shared, void* stream, std::function<void()> kernel);
 unsigned char* dynamicShared();

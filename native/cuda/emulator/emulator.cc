@@ -21,7 +21,6 @@ struct EmulatedGraph {
 namespace emulator {
 int multiprocessors = 2;
 int deviceError = 0;
-uint64_t launches = 0;
 
 namespace {
 
@@ -168,7 +167,6 @@ void waitCopies(int pending) {
 void launch(dim3 grid, dim3 block, size_t shared, void*, std::function<void()> kernel) {
   if (shared > kSharedBytes || block.x > kThreadsMax || block.y != 1 || grid.y > 65535) die("launch out of limits");
   auto run = [=] {
-    launches++;
     gridDim = grid;
     blockDim = block;
     body = &kernel;

@@ -115,8 +115,8 @@ inline void pool(int kind, const tesra_pool& o) {
     for (int64_t i = 0; i < inputs; i++) o.out[i] = 0.0f;
   for (int64_t at = 0; at < outputs; at++) {
     if (kind == TESRA_OP_MAXPOOL_GRAD) {
-      const int64_t index = o.index[at];
-      if (index >= 0 && index < inputs) o.out[index] += o.dy[at];
+      const int64_t index = o.index[at], n = at / (outputs / o.n), image = inputs / o.n;
+      if (index >= n * image && index < (n + 1) * image) o.out[index] += o.dy[at];
       continue;
     }
     const int c = at % o.c, x = at / o.c % o.ow, y = at / o.c / o.ow % o.oh, n = at / o.c / o.ow / o.oh;

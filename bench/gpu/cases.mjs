@@ -1,0 +1,171 @@
+// Owns the random plans that check.mjs runs on both back ends: one generator for each operation.
+// Invariant: everything follows from the seed, so that a failing case can be run again.
+
+/** xoshiro128** (Blackman and Vigna 2018), seeded by splitmix32. */
+export function createRandom(seed) {
+  const state = new Uint32Array(4);
+  for (let i = 0; i < 4; i++) {
+    seed = (seed + 0x9e3779b9) >>> 0;
+    let z = seed;
+    z = Math.imul(z ^ (z >>> 16), 0x21f0aaad);
+    z = Math.imul(z ^ (z >>> 15), 0x735a2d97);
+    state[i] = z ^ (z >>> 15);
+  }
+  const rotate = (x, by) => (x << by) | (x >>> (32 - by));
+  const next = () => {
+    const result = Math.imul(rotate(Math.imul(state[1], 5), 7), 9) >>> 0;
+    const t = state[1] << 9;
+    state[2] ^= state[0];
+    state[3] ^= state[1];
+    state[1] ^= state[2];
+    state[0] ^= state[3];
+    state[2] ^= t;
+    state[3] = rotate(state[3], 11);
+    return result;
+  };
+  const pick = (low, high) => low + (next() % (high - low + 1));
+  return { next, pick, coin: (chance = 2) => next() % chance === 0 };
+}
+
+/** Ordinary values with zeros of both signs and tiny ones; NaN and infinity where `special`. */
+export function fillFloats(random, out, special) {
+  for (let i = 0; i < out.length; i++) {
+    const r = random.next();
+    const kind = r % 64;
+    if (kind === 0) out[i] = r & 64 ? 0 : -0;
+    else if (kind < 3) out[i] = (r & 64 ? 1 : -1) * 2 ** -random.pick(70, 140);
+    else if (special && r % 512 === 3) out[i] = [NaN, Infinity, -Infinity][r % 3];
+    else out[i] = (r >>> 8) / 2 ** 23 - 1;
+  }
+  return out;
+}
+
+const ALIGNMENT = 64;
+
+/** Collects tensors and operations into a plan specification; `fills` says what each tensor starts with. */
+function createBuilder() {
+  const tensors = [];
+  const fills = [];
+  const ops = [];
+  let arenaBytes = 0;
+  return {
+    tensor(shape, fill = "finite", dtype = "f32") {
+      const size = shape.reduce((x, y) => x * y, 1) * (dtype === "u8" ? 1 : 4);
+      tensors.push({ name: `t${tensors.length}`, dtype, shape, offsetBytes: arenaBytes });
+      fills.push(fill);
+      arenaBytes += Math.ceil(size / ALIGNMENT) * ALIGNMENT;
+      return tensors.length - 1;
+    },
+    op(name, inputs, outputs, attrs = {}) {
+      ops.push({ op: name, in: inputs, out: outputs, attrs });
+    },
+    done: (label) => ({ label: `${label} ${tensors.map(({ shape }) => shape.join("x")).join(" ")}`, fills,
+      spec: { tensors, ops, arenaBytes } }),
+  };
+}
+
+const DEPTHS = [1, 2, 15, 16, 17, 100, 511, 512, 513, 784, 1030, 2500];
+const bit = (random) => (random.coin() ? 1 : 0);
+
+export const GENERATORS = {
+  gemm(random, large) {
+    const b = createBuilder();
+    const m = large ? random.pick(1500, 2200) : random.pick(1, 200);
+    const n = large ? random.pick(1200, 1900) : random.pick(1, 200);
+    const k = large ? random.pick(500, 700) : DEPTHS[random.pick(0, DEPTHS.length - 1)];
+    const attrs = { transA: bit(random), transB: bit(random), relu: bit(random), accumulate: bit(random) };
+    const fill = random.coin(4) ? "special" : "finite";
+    const inputs = [b.tensor(attrs.transA ? [k, m] : [m, k], fill), b.tensor(attrs.transB ? [n, k] : [k, n], fill)];
+    if (random.coin()) inputs.push(b.tensor([n]));
+    b.op("gemm", inputs, [b.tensor([m, n])], attrs);
+    return b.done(`gemm ${JSON.stringify(attrs)}`);
+  },
+  bias_grad(random) {
+    const b = createBuilder();
+    const n = random.pick(1, 300);
+    b.op("bias_grad", [b.tensor([random.pick(1, 1500), n])], [b.tensor([n])]);
+    return b.done("bias_grad");
+  },
+  maps(random) {
+    const b = createBuilder();
+    const n = random.pick(1, 5000);
+    const x = b.tensor([n], "special"), y = b.tensor([n], "special");
+    b.op("relu", [x], [b.tensor([n])]);
+    b.op("relu_grad", [x, y], [b.tensor([n])]);
+    b.op("add", [x, y], [b.tensor([n])]);
+    b.op("scale", [x], [b.tensor([n])], { alpha: 1.7, beta: -0.3 });
+    b.op("u8_to_f32", [b.tensor([n], "bytes", "u8")], [b.tensor([n])], { scale: 1 / 255, shift: -0.5 });
+    b.op("add", [x, y], [x]);
+    return b.done("maps");
+  },
+  conv(random, large) {
+    const b = createBuilder();
+    const [kh, kw] = [random.pick(1, 5), random.pick(1, 5)];
+    const attrs = { strideH: random.pick(1, 3), strideW: random.pick(1, 3), padH: random.pick(0, kh - 1), padW: random.pick(0, kw - 1) };
+    const n = large ? 64 : random.pick(1, 5);
+    const [h, w] = [random.pick(kh, large ? 30 : 16), random.pick(kw, large ? 30 : 16)];
+    const c = random.coin() ? 1 : random.pick(1, 20), oc = random.pick(1, large ? 64 : 20);
+    const oh = Math.floor((h + 2 * attrs.padH - kh) / attrs.strideH) + 1;
+    const ow = Math.floor((w + 2 * attrs.padW - kw) / attrs.strideW) + 1;
+    const fill = random.coin(4) ? "special" : "finite";
+    const x = b.tensor([n, h, w, c], fill), weights = b.tensor([kh, kw, c, oc], fill), dy = b.tensor([n, oh, ow, oc], fill);
+    const inputs = random.coin() ? [x, weights, b.tensor([oc])] : [x, weights];
+    b.op("conv2d", inputs, [b.tensor([n, oh, ow, oc])], { ...attrs, relu: bit(random) });
+    b.op("conv2d_dx", [dy, weights], [b.tensor([n, h, w, c])], attrs);
+    b.op("conv2d_dw", [x, dy], [b.tensor([kh, kw, c, oc])], attrs);
+    return b.done(`conv ${JSON.stringify(attrs)}`);
+  },
+  pool(random) {
+    const b = createBuilder();
+    const attrs = { kernel: random.pick(1, 3), stride: random.pick(1, 3) };
+    const [n, c] = [random.pick(1, 6), random.pick(1, 9)];
+    const [h, w] = [attrs.kernel + random.pick(0, 12), attrs.kernel + random.pick(0, 12)];
+    const oh = Math.floor((h - attrs.kernel) / attrs.stride) + 1, ow = Math.floor((w - attrs.kernel) / attrs.stride) + 1;
+    const x = b.tensor([n, h, w, c], "special"), dy = b.tensor([n, oh, ow, c]);
+    const index = b.tensor([n, oh, ow, c], "zero", "i32");
+    b.op("maxpool", [x], [b.tensor([n, oh, ow, c]), index], attrs);
+    b.op("maxpool_grad", [dy, index], [b.tensor([n, h, w, c])], attrs);
+    b.op("maxpool_grad", [dy, b.tensor([n, oh, ow, c], `index ${n * h * w * c}`, "i32")], [b.tensor([n, h, w, c])], attrs);
+    b.op("avgpool", [x], [b.tensor([n, oh, ow, c])], attrs);
+    b.op("avgpool_grad", [dy], [b.tensor([n, h, w, c])], attrs);
+    return b.done(`pool ${JSON.stringify(attrs)}`);
+  },
+  loss(random, large) {
+    const b = createBuilder();
+    const rows = large ? random.pick(4000, 9000) : random.pick(1, 300), classes = random.pick(1, 40);
+    const logits = b.tensor([rows, classes], random.coin(4) ? "special" : "finite");
+    const labels = b.tensor([rows], `index ${classes}`, "i32");
+    b.op("softmax_xent", [logits, labels], [b.tensor([1]), b.tensor([rows, classes])]);
+    b.op("count_correct", [logits, labels], [b.tensor([1])]);
+    return b.done("loss");
+  },
+  optimizers(random) {
+    const b = createBuilder();
+    const n = random.pick(1, 5000), fill = random.coin(4) ? "special" : "finite";
+    const [p, g, m, v, step] = [b.tensor([n]), b.tensor([n], fill), b.tensor([n]), b.tensor([n], "positive"), b.tensor([1], "zero")];
+    const weightDecay = random.coin() ? 0.01 : 0;
+    b.op("sgd", [p, g], [p], { learningRate: 0.05, weightDecay });
+    b.op("momentum", [p, g, m], [p, m], { learningRate: 0.05, momentum: 0.9, weightDecay, nesterov: bit(random) });
+    for (let i = 0; i < 3; i++) {
+      b.op("adam", [p, g, m, v, step], [p, m, v, step], { learningRate: 1e-3, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weightDecay });
+    }
+    b.op("delay_compensate", [g, p, m], [g], { lambda: 0.04 });
+    b.op("finite", [p], [b.tensor([1], "zero", "i32")]);
+    return b.done("optimizers");
+  },
+};
+
+/** Starting contents of one tensor of a case. */
+export function contentsOf(random, tensor, fill) {
+  const length = tensor.shape.reduce((x, y) => x * y, 1);
+  if (tensor.dtype === "u8") return Uint8Array.from({ length }, () => random.next());
+  if (tensor.dtype === "i32") {
+    if (fill === "zero") return new Int32Array(length);
+    const limit = Number(fill.split(" ")[1]); // now and then out of range: hostile data must give the same bits too
+    return Int32Array.from({ length }, () => (random.coin(100) ? random.next() | 0 : random.next() % limit));
+  }
+  const out = new Float32Array(length);
+  if (fill === "zero") return out;
+  fillFloats(random, out, fill === "special");
+  return fill === "positive" ? out.map(Math.abs) : out;
+}
