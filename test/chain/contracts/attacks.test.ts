@@ -3,7 +3,7 @@ import { beforeEach, describe, expect, it } from "vitest";
 import { taskMarketAbi } from "../../../src/chain/contracts/abi.js";
 import { type Address, systemAddresses, TSR } from "../../../src/chain/contracts/system.js";
 import { defaultGenesis, HOLDING, people, proofDigest, TestChain, transportKey } from "./harness.js";
-import { bombing, burning, cancelData, openData, reentering, refusing, withdrawData } from "./hostile-payees.js";
+import { accepting, bombing, burning, cancelData, openData, reentering, refusing, withdrawData } from "./hostile-payees.js";
 import { GIGA, resultRoot, status, TaskDriver, terms } from "./market.js";
 
 const [a, b, c] = [people.worker(0), people.worker(1), people.worker(2)];
@@ -161,7 +161,7 @@ describe("hostile payees", () => {
       expect(gasUsed).toBeLessThan(600_000n);
       expect(await chain.view("market", "creditOf", [a])).toBeGreaterThan(50n * TSR);
       expect(await chain.view("market", "totalEscrowed", [])).toBe(0n);
-      await chain.place(a, "0x", await chain.balance(a)); // mended, it can collect
+      await chain.place(a, accepting, await chain.balance(a)); // mended, it can collect
       await chain.must(a, "market", "withdraw", []);
       expect(await gain(a)).toBe(await gain(b));
       expect((await chain.send(a, "market", "withdraw", [])).error).toBe("NothingToWithdraw");

@@ -2,10 +2,10 @@
  * Owns: a real EVM with the system contracts placed as genesis places them. Time is set by the test;
  * nothing is mocked. Invariant it offers to check: all balances add up to the supply.
  */
-import { createBlock } from "@ethereumjs/block";
+import { type Block, createBlock } from "@ethereumjs/block";
 import { Common, Hardfork, Mainnet } from "@ethereumjs/common";
 import { createEVM, type EVM } from "@ethereumjs/evm";
-import { MerkleStateManager } from "@ethereumjs/statemanager";
+import { Caches, MerkleStateManager } from "@ethereumjs/statemanager";
 import { createAccount, createAddressFromString, bytesToHex, hexToBytes } from "@ethereumjs/util";
 import {
   type Abi, type AbiStateMutability, type ContractFunctionArgs, type ContractFunctionName,
@@ -100,9 +100,34 @@ export class TestChain {
 
   private constructor(readonly evm: EVM, readonly common: Common) {}
 
-  static async create(params: SystemGenesisParams = defaultGenesis()): Promise<TestChain> {
+  static #shared: TestChain | undefined;
+
+  /**
+   * A chain just after genesis. With the default genesis it is the same chain, taken back to genesis:
+   * a file's tests run one after another, and each uses only the chain it created last.
+   */
+  static async create(params?: SystemGenesisParams): Promise<TestChain> {
+    if (params !== undefined) return TestChain.#build(params);
+    const shared = (TestChain.#shared ??= await TestChain.#build(defaultGenesis()));
+    await shared.#rewind();
+    return shared;
+  }
+
+  /** The open checkpoint keeps changes in the cache: nothing is hashed, and a rewind forgets them. */
+  async #rewind(): Promise<void> {
+    await this.evm.stateManager.revert();
+    await this.evm.stateManager.checkpoint();
+    this.time = GENESIS_SECONDS;
+    this.number = 1n;
+    this.known.clear();
+    for (const each of this.#genesisKnown) this.known.add(each);
+  }
+
+  readonly #genesisKnown = new Set<Address>();
+
+  static async #build(params: SystemGenesisParams): Promise<TestChain> {
     const common = new Common({ chain: Mainnet, hardfork: Hardfork.Cancun });
-    const stateManager = new MerkleStateManager({ common });
+    const stateManager = new MerkleStateManager({ common, caches: new Caches() });
     const evm = await createEVM({ common, stateManager });
     const chain = new TestChain(evm, common);
     const accounts = systemGenesis(params);
@@ -115,6 +140,8 @@ export class TestChain {
       if (!result.ok) throw new Error(`${each.name}: ${result.error} ${String(result.errorArgs)}`);
     }
     for (const each of Object.values(params.beneficiaries)) chain.known.add(each);
+    for (const each of chain.known) chain.#genesisKnown.add(each);
+    await evm.stateManager.checkpoint();
     return chain;
   }
 
@@ -127,15 +154,13 @@ export class TestChain {
 
   async raw(from: Address, to: Address, data: Hex, value = 0n, gasLimit = 100_000_000n): Promise<CallResult> {
     this.known.add(from);
-    const block = createBlock(
-      { header: { timestamp: this.time, number: this.number, gasLimit } },
-      { common: this.common, skipConsensusFormatValidation: true },
-    );
+    const block = this.#block(gasLimit);
     const { execResult } = await this.evm.runCall({
       caller: createAddressFromString(from), origin: createAddressFromString(from),
       to: createAddressFromString(to), data: hexToBytes(data), value, gasLimit, block,
     });
     await this.evm.journal.cleanup();
+    this.evm.stateManager.originalStorageCache.clear();
     const returnData = bytesToHex(execResult.returnValue);
     const failure = execResult.exceptionError;
     return {
@@ -147,6 +172,20 @@ export class TestChain {
     };
   }
 
+  /** Building a block costs more than most calls: one serves as long as time stands still. */
+  #block(gasLimit: bigint): Block {
+    const { timestamp, number } = this.#lastBlock?.header ?? {};
+    if (this.#lastBlock === undefined || timestamp !== this.time || number !== this.number) {
+      this.#lastBlock = createBlock(
+        { header: { timestamp: this.time, number: this.number, gasLimit } },
+        { common: this.common, skipConsensusFormatValidation: true },
+      );
+    }
+    return this.#lastBlock;
+  }
+
+  #lastBlock: Block | undefined;
+
   /** A transaction's call; a revert is a result, not an exception. */
   async send<
     N extends ContractName,
@@ -156,7 +195,7 @@ export class TestChain {
     args: ContractFunctionArgs<Contracts[N]["abi"], "nonpayable" | "payable", F>, value = 0n,
   ): Promise<CallResult> {
     const { address, abi } = contracts[contract];
-    const data = encodeFunctionData({ abi: abi as Abi, functionName, args: args as readonly unknown[] });
+    const data = encodeFunctionData({ abi: abi as Abi, functionName: functionName as string, args: args as readonly unknown[] });
     return this.raw(from, address, data, value);
   }
 
@@ -179,10 +218,10 @@ export class TestChain {
     contract: N, functionName: F, args: ContractFunctionArgs<Contracts[N]["abi"], "view" | "pure", F>,
   ): Promise<ContractFunctionReturnType<Contracts[N]["abi"], AbiStateMutability, F>> {
     const { address, abi } = contracts[contract];
-    const data = encodeFunctionData({ abi: abi as Abi, functionName, args: args as readonly unknown[] });
+    const data = encodeFunctionData({ abi: abi as Abi, functionName: functionName as string, args: args as readonly unknown[] });
     const result = await this.raw("0x0000000000000000000000000000000000000000", address, data);
     if (!result.ok) throw new Error(`${contract}.${functionName}: ${result.error}`);
-    return decodeFunctionResult({ abi: abi as Abi, functionName, data: result.returnData }) as
+    return decodeFunctionResult({ abi: abi as Abi, functionName: functionName as string, data: result.returnData }) as
       ContractFunctionReturnType<Contracts[N]["abi"], AbiStateMutability, F>;
   }
 

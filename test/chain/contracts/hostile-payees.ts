@@ -9,6 +9,9 @@ import { systemAddresses } from "../../../src/chain/contracts/system.js";
 /** PUSH0 PUSH0 REVERT: refuses every coin. */
 export const refusing: Hex = "0x5f5ffd";
 
+/** STOP: takes every coin. */
+export const accepting: Hex = "0x00";
+
 /** JUMPDEST PUSH0 JUMP: burns all the gas it is given. */
 export const burning: Hex = "0x5b5f56";
 
