@@ -3,6 +3,7 @@
 // so nodes that disagree on any parameter have different genesis blocks and never talk past each other.
 import { fromHex, keccak, toHex, utf8, padTo, fromBigInt } from "./bytes.js";
 import { ChainError } from "./errors.js";
+import { DEVNET_DIMS } from "./certificate/miner.js";
 import { systemGenesis, type GenesisComputeNode, type SystemGenesisParams } from "./contracts/system.js";
 
 export type HexString = `0x${string}`;
@@ -105,9 +106,6 @@ export interface DevnetOptions {
   system?: Partial<Omit<SystemGenesisParams, "allocations" | "validators" | "masters" | "computeNodes">>;
 }
 
-/** The product of a devnet certificate takes a core some milliseconds instead of the seconds of mainnet. */
-const DEVNET_CERTIFICATE_DIMS = { m: 64, n: 64, k: 2_048 } as const;
-
 /**
  * A network for one machine: short slots, small certificates, stakes that count at once.
  * Throws SystemGenesisError when the allocations exceed what genesis may hand out.
@@ -124,7 +122,7 @@ export function createDevnetGenesis(options: DevnetOptions): Genesis {
       clockDriftMs: 500, ...options.consensus,
     },
     certificates: {
-      ...DEVNET_CERTIFICATE_DIMS, target: powerOfTwo(247), targetLimit: powerOfTwo(252), perBlockMax: 10,
+      ...DEVNET_DIMS, target: powerOfTwo(247), targetLimit: powerOfTwo(252), perBlockMax: 10,
       perBlockGoal: 4, windowBlocks: 8, halfLifeBlocks: 8, ...options.certificates,
     },
     rewards: {

@@ -39,6 +39,8 @@ export async function estimateGas(chain: Chain, param: unknown, at: Header): Pro
   succeed(best);
   let low = intrinsic + best.gasUsed - 1n; // the refund was taken off, so less than this cannot be enough
   let high = request.gas;
+  if ((await run(low + 1n)).failure === undefined) return low + 1n; // transfers, and whatever needs no headroom
+  low += 1n;
   const guess = ((intrinsic + best.gasUsed + CALL_STIPEND) * 64n) / 63n; // most calls need this much (EIP-150)
   if (guess < high && (await run(guess)).failure === undefined) high = guess;
   while (low + 1n < high) {
