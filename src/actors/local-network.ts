@@ -5,7 +5,6 @@
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { randomBytes } from "node:crypto";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { bytesToHex, type Address, type Hex } from "viem";
 import { privateKeyToAddress } from "viem/accounts";
 import blst from "@chainsafe/blst";
@@ -74,7 +73,9 @@ export class LocalNetwork {
   }
 
   /** Creates (or reopens) the network's files, starts its processes and waits until all are ready. */
-  static async start(options: LocalNetworkOptions, onEvent: (event: LocalNetworkEvent) => void): Promise<LocalNetwork> {
+  static async start(
+    options: LocalNetworkOptions, onEvent: (event: LocalNetworkEvent) => void, signal?: AbortSignal,
+  ): Promise<LocalNetwork> {
     const runDir = createRunDirectory();
     try {
       const dataDir = options.dataDir ?? join(runDir, "data");
@@ -93,13 +94,18 @@ export class LocalNetwork {
         onEvent(event);
       });
       network = new LocalNetwork(runDir, dataDir, file, supervisor, ready);
+      process.on("exit", network.onExit);
       for (const identity of file.identities) network.launch(identity, options);
-      await network.whenReady();
+      await network.whenReady(signal);
       return network;
     } catch (error) {
       removeRunDirectory(runDir);
       throw error;
     }
+  }
+
+  get chainId(): number {
+    return this.file.chainId;
   }
 
   get master(): NodeAddress {
@@ -121,12 +127,21 @@ export class LocalNetwork {
 
   async stop(): Promise<void> {
     await this.supervisor.stop();
+    process.removeListener("exit", this.onExit);
     removeRunDirectory(this.runDir);
   }
 
-  private async whenReady(): Promise<void> {
+  /** The last resort, when this process ends without stop(): nothing may outlive it. */
+  private readonly onExit = (): void => {
+    this.supervisor.killAll();
+    removeRunDirectory(this.runDir);
+  };
+
+  private async whenReady(signal?: AbortSignal): Promise<void> {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<never>((_, reject) => {
+      signal?.addEventListener("abort", () => reject(new DOMException("interrupted", "AbortError")), { once: true });
+      if (signal?.aborted) reject(new DOMException("interrupted", "AbortError"));
       timer = setTimeout(() => reject(new Error(`the network was not ready within ${READY_TIMEOUT_MS / 1000} s`)), READY_TIMEOUT_MS);
     });
     try {
@@ -179,11 +194,13 @@ function loadOrCreate(dataDir: string, options: LocalNetworkOptions): NetworkFil
   const client = { privateKey: bytesToHex(randomBytes(32)), address: "0x" as Address };
   client.address = privateKeyToAddress(client.privateKey);
   const genesis = createDevnetGenesis({
-    chainId: BigInt(options.chainId), blockTimeMs: options.blockTimeMs, timestampMs: Date.now(),
+    chainId: options.chainId, blockTimeMs: options.blockTimeMs, timestampMs: Date.now(),
     validators: identities.filter(({ role }) => role === "pos").map(({ address, blsPublicKey }) => ({
       address, blsPublicKey: blsPublicKey!, stake: VALIDATOR_STAKE,
     })),
-    masters: identities.filter(({ role }) => role === "master").map(({ address }) => ({ address, pledge: MASTER_PLEDGE })),
+    masters: identities.filter(({ role }) => role === "master").map(({ address, blsPublicKey, curve }) => ({
+      address, blsPublicKey: blsPublicKey!, transportKey: curve.publicKey, pledge: MASTER_PLEDGE,
+    })),
     allocations: [
       ...identities.map(({ address }) => ({ address, amount: PURSE })),
       { address: client.address, amount: CLIENT_PURSE },
@@ -198,7 +215,7 @@ function loadOrCreate(dataDir: string, options: LocalNetworkOptions): NetworkFil
 function createIdentity(role: Role, name: string): Identity {
   const privateKey = bytesToHex(randomBytes(32));
   const identity: Identity = { role, name, privateKey, address: privateKeyToAddress(privateKey), curve: curveKeys() };
-  if (role === "pos") {
+  if (role === "pos" || role === "master") {
     const secret = blst.SecretKey.fromKeygen(randomBytes(32));
     identity.blsSecretKey = bytesToHex(secret.toBytes());
     identity.blsPublicKey = bytesToHex(secret.toPublicKey().toBytes());

@@ -1,8 +1,13 @@
 // Owns the reading of a task's money from the chain: every movement, who got it, and why.
 // Invariant: built from events alone; what came in equals what went out for a task in a final state.
-import { decodeEventLog, encodeEventTopics, formatEther, type Address, type DecodeEventLogReturnType, type Hex, type PublicClient } from "viem";
-import { taskMarketAbi } from "../chain/contracts/abi.js";
+import {
+  bytesToHex, decodeEventLog, decodeFunctionResult, encodeEventTopics, encodeFunctionData, formatEther, type Address, type DecodeEventLogReturnType, type Hex,
+  type PublicClient,
+} from "viem";
+import { type Chain } from "../chain/index.js";
+import { computeRegistryAbi, taskMarketAbi } from "../chain/contracts/abi.js";
 import { systemAddresses } from "../chain/contracts/system.js";
+import { type Transactor } from "./chain-node/transactor.js";
 
 /** A task's money stays within this many blocks of its opening in every preset. */
 const LOG_RANGE_BLOCKS_MAX = 100_000n;
@@ -35,7 +40,7 @@ export interface TaskAccount {
   balance: bigint;
 }
 
-const STATUS = ["none", "open", "running", "stopping", "settled", "cancelled", "aborted", "late", "expired"];
+export const TASK_STATUS = ["none", "open", "running", "stopping", "settled", "cancelled", "aborted", "late", "expired"];
 const WORKER_STATUS = ["none", "assigned", "accepted", "finished", "released", "aborted", "late", "paid"];
 const REASON = [
   "unspent escrow", "cancelled before the start", "never started", "stopped by the client",
@@ -43,6 +48,43 @@ const REASON = [
 ];
 
 const bps = (value: bigint): string => (Number(value) / 10_000).toFixed(3);
+
+/** Tasks looked at from the newest down: more than run at once on one network of today. */
+const RECENT_TASKS_MAX = 8n;
+const RUNNING = 2;
+
+/** Whether a paid task runs, by the chain's state at its head. */
+export async function hasRunningTasks(chain: Chain): Promise<boolean> {
+  const read = async (functionName: "taskCount" | "taskOf", args: readonly unknown[]): Promise<unknown> => {
+    const data = encodeFunctionData({ abi: taskMarketAbi, functionName, args } as never);
+    const output = await chain.read({ to: systemAddresses.taskMarket, data });
+    return decodeFunctionResult({ abi: taskMarketAbi, functionName, data: bytesToHex(output) });
+  };
+  const newest = await read("taskCount", []) as bigint;
+  for (let id = newest; id > 0n && id > newest - RECENT_TASKS_MAX; id -= 1n) {
+    const task = await read("taskOf", [id]) as { status: number };
+    if (task.status === RUNNING) return true;
+  }
+  return false;
+}
+
+/** The market's record of a task. */
+export function readTask(client: PublicClient, taskId: bigint) {
+  return client.readContract({ address: systemAddresses.taskMarket, abi: taskMarketAbi, functionName: "taskOf", args: [taskId] });
+}
+
+/** Tasks are numbered from 1 to this. */
+export function readTaskCount(client: PublicClient): Promise<bigint> {
+  return client.readContract({ address: systemAddresses.taskMarket, abi: taskMarketAbi, functionName: "taskCount" });
+}
+
+/** Registers an account as a compute node with its transport key, unless the chain has it already. */
+export async function registerComputeNode(transactor: Transactor, transportKey: Hex): Promise<void> {
+  const contract = { address: systemAddresses.computeRegistry, abi: computeRegistryAbi } as const;
+  const node = await transactor.client.readContract({ ...contract, functionName: "nodeOf", args: [transactor.address] });
+  if (node.transportKey === transportKey) return;
+  await transactor.send({ ...contract, functionName: "register", args: [transportKey] });
+}
 
 /** Reads the account of one task. Throws when the task was never opened. */
 export async function readTaskAccount(client: PublicClient, taskId: bigint): Promise<TaskAccount> {
@@ -105,7 +147,7 @@ function record(account: TaskAccount, event: MarketEvent): void {
     }
     case "Settled": {
       const { account: totals } = event.args;
-      account.outcome = STATUS[totals.status] ?? String(totals.status);
+      account.outcome = TASK_STATUS[totals.status] ?? String(totals.status);
       account.price = totals.price;
       account.fee = totals.fee;
       account.provenMultiplyAdds = totals.provenMultiplyAdds;

@@ -2,14 +2,12 @@
 // the others, and a node that is behind fetches what it lacks.
 // Invariant: an object is relayed at most once and only after this node has accepted it; a peer on
 // another genesis is never talked to again.
-import { behavior, type ActorRef, type Peer } from "../../runtime/index.js";
+import { behavior, type Peer } from "../../runtime/index.js";
 import { type Chain, type JsonRpc } from "../../chain/index.js";
 import { CHAIN_ACTOR, ChainProtocol, SYNC_BLOCKS_MAX } from "./protocol.js";
 
 const STATUS_TIMEOUT_MS = 5_000;
 const SYNC_TIMEOUT_MS = 20_000;
-/** A peer that cannot be asked (workers and clients run no chain) is asked again this much later. */
-const STATUS_RETRY_MS = 2_000;
 
 type ChainRef = ReturnType<typeof chainRefOf>;
 const chainRefOf = (peer: Peer) => peer.ref(ChainProtocol, CHAIN_ACTOR);
@@ -124,5 +122,3 @@ export function chainNode(modules: { chain: Chain; jsonRpc: JsonRpc; gossip: Gos
 function equal(a: Uint8Array, b: Uint8Array): boolean {
   return a.length === b.length && a.every((byte, i) => byte === b[i]);
 }
-export { STATUS_RETRY_MS };
-export type { ActorRef };

@@ -2,8 +2,8 @@
 // the chain node that it asks. Blocks, transactions and certificates travel in their canonical encodings.
 import { z } from "zod";
 import { defineProtocol } from "../../runtime/index.js";
+import { bytes } from "../fields.js";
 
-export const bytes = z.instanceof(Uint8Array);
 
 /** A locator is exponentially spaced, so 64 hashes reach back past any chain; more is an attack. */
 const LOCATOR_HASHES_MAX = 64;
@@ -31,4 +31,4 @@ export const ChainProtocol = defineProtocol("tesra.chain", 1, {
   },
 });
 
-export const CHAIN_ACTOR = "chain";
+export const CHAIN_ACTOR = "node/chain";

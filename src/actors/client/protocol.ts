@@ -8,7 +8,7 @@ export const TaskEventSchema = z.discriminatedUnion("type", [
   z.object({ type: z.literal("matched"), workers: z.array(z.object({ address: z.string(), name: z.string(), gflops: z.number() })) }),
   z.object({ type: z.literal("running"), parameterServer: AddressSchema }),
   z.object({ type: z.literal("unit"), done: z.number(), total: z.number(), worker: z.string(), multiplyAdds: z.string(), cost: z.string() }),
-  z.object({ type: z.literal("worker-lost"), worker: z.string(), requeued: z.number() }),
+  z.object({ type: z.literal("worker-lost"), worker: z.string(), samplesLeft: z.number() }),
   z.object({ type: z.literal("trained"), parametersHash: z.string(), version: z.number() }),
   z.object({ type: z.literal("settled"), transaction: z.string() }),
   z.object({ type: z.literal("ended"), outcome: z.string(), reason: z.string() }),

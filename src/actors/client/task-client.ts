@@ -3,7 +3,7 @@
 // test data never leaves at all. close() always returns.
 import { randomBytes } from "node:crypto";
 import { decodeEventLog, hexToBytes, type Address, type Hex, type TransactionReceipt } from "viem";
-import { behavior, createSystem, curveKeys, Refusal, type Peer, type Ref, type System } from "../../runtime/index.js";
+import { behavior, createSystem, curveKeys, Refusal, replyLater, type Peer, type Ref, type System } from "../../runtime/index.js";
 import { canonicalJob, Evaluator, jobId, type Job } from "../../training/index.js";
 import { computeRegistryAbi, taskMarketAbi } from "../../chain/contracts/abi.js";
 import { systemAddresses } from "../../chain/contracts/system.js";
@@ -24,6 +24,10 @@ import { CLIENT_ACTOR, ClientProtocol, type TaskEvent } from "./protocol.js";
 const CONNECT_TIMEOUT_MS = 15_000;
 const CALL_TIMEOUT_MS = 30_000;
 const POLL_MS = 250;
+/** A cancellation takes a transaction and its block. */
+const CANCEL_MS = 3_000;
+/** A network that has just started proves its workers first. */
+const WORKERS_WAIT_MS = 60_000;
 /** Leases are renewed by the task's end at the latest; a dead client's keys stop working by then. */
 const LEASE_MS = 24 * 3_600_000;
 /** Shards a worker gets: enough that losing a worker returns small pieces, few enough to stay large. */
@@ -50,7 +54,7 @@ export type ClientEvent =
   | { type: "cut"; shards: number; plainBytes: number; storedBytes: number; seconds: number }
   | { type: "quote"; quote: QuoteReply }
   | { type: "opened"; taskId: bigint; collateral: bigint; block: bigint }
-  | { type: "progress"; progress: Progress; unitsDone: number; unitsTotal: number; epoch: number; samplesPerSecond: number; cost: bigint }
+  | { type: "progress"; progress: Progress; samplesTotal: number; epoch: number; samplesPerSecond: number; cost: bigint }
   | { type: "evaluation"; epoch: number; accuracy: number; loss: number }
   | { type: "task"; event: TaskEvent };
 
@@ -80,7 +84,7 @@ interface Session {
   taskId: string;
   cut: CutDataset;
   leases: KeyLeaseBook;
-  onEvent: (event: TaskEvent) => void;
+  onEvent: (event: TaskEvent) => Promise<void>;
 }
 
 export class TaskClient {
@@ -131,10 +135,7 @@ export class TaskClient {
     const job = canonicalJob(request.job);
     const cut = await this.cut(request, onEvent);
     const manifest = encodeManifest(cut.manifest);
-    const quote = await this.ask(this.master.call("quote", {
-      job, workers: request.workers, samples: request.train.labels.length * request.job.run.epochs,
-      storedBytes: cut.shards.reduce((sum, shard) => sum + shard.length, 0),
-    }, { timeoutMs: CALL_TIMEOUT_MS, signal }));
+    const quote = await this.quote(job, request, cut, signal);
     onEvent({ type: "quote", quote });
     for (const [i, bytes] of cut.shards.entries()) {
       await this.ask(this.master.call("putShard", { hash: cut.manifest.shards[i]!.hash, bytes }, { timeoutMs: CALL_TIMEOUT_MS, signal }));
@@ -142,6 +143,20 @@ export class TaskClient {
     const { taskId, receipt } = await this.open(quote, request, job, cut);
     onEvent({ type: "opened", taskId, collateral: BigInt(quote.collateral), block: receipt.blockNumber });
     return this.follow({ taskId, job, manifest, cut, request }, onEvent, signal);
+  }
+
+  private async quote(job: string, request: TrainRequest, cut: CutDataset, signal: AbortSignal): Promise<QuoteReply> {
+    const untilMs = Date.now() + WORKERS_WAIT_MS;
+    for (;;) {
+      const reply = await this.master.call("quote", {
+        job, workers: request.workers, samples: request.train.labels.length * request.job.run.epochs,
+        storedBytes: cut.shards.reduce((sum, shard) => sum + shard.length, 0),
+      }, { timeoutMs: CALL_TIMEOUT_MS, signal });
+      if (reply.ok) return reply.value;
+      if (reply.error.reason !== "no-workers" || Date.now() > untilMs) throw new Error(reply.error.message);
+      await sleep(POLL_MS, signal);
+      signal.throwIfAborted();
+    }
   }
 
   private async cut(request: TrainRequest, onEvent: (event: ClientEvent) => void): Promise<CutDataset> {
@@ -184,60 +199,67 @@ export class TaskClient {
     const { request, taskId } = task;
     const { graph } = request.job.operation.loss;
     const evaluator = new Evaluator(this.device, graph, { loss: request.job.operation.loss, correct: request.job.operation.correct });
-    const state = { unitsDone: 0, unitsTotal: 1, cost: 0n, startMs: 0, endMs: 0, epochsEvaluated: 0 };
+    const samplesTotal = request.train.labels.length * request.job.run.epochs;
+    const state = { cost: 0n, startMs: 0, endMs: 0, epochsEvaluated: 0 };
     let server: Ref<typeof ParameterServerProtocol> | undefined;
     let end: Extract<TaskEvent, { type: "settled" | "ended" }> | undefined;
-    let trained = false;
+    let progress: Progress | undefined;
+    let parameters: Float32Array | undefined;
+    let accuracy: number | null = null;
+    const evaluate = async (): Promise<void> => {
+      const pulled = await server?.call("pull", { taskId: String(taskId) }, { timeoutMs: CALL_TIMEOUT_MS });
+      if (!pulled?.ok) return;
+      if (state.endMs > 0) parameters = pulled.value.parameters;
+      if (!request.test) return;
+      const result = await evaluator.evaluate(pulled.value.parameters, request.test.images, request.test.labels);
+      accuracy = result.accuracy;
+      onEvent({ type: "evaluation", epoch: state.epochsEvaluated, accuracy: result.accuracy, loss: result.loss });
+    };
+    const poll = async (): Promise<void> => {
+      const polled = await server?.call("progress", { taskId: String(taskId) }, { timeoutMs: CALL_TIMEOUT_MS });
+      if (!polled?.ok) return;
+      progress = polled.value;
+      const seconds = ((state.endMs || Date.now()) - state.startMs) / 1000;
+      onEvent({
+        type: "progress", progress, samplesTotal, cost: state.cost,
+        epoch: Math.floor(progress.samples / request.train.labels.length), samplesPerSecond: progress.samples / Math.max(seconds, 0.001),
+      });
+    };
     this.session = {
       taskId: String(taskId), cut: task.cut, leases: new KeyLeaseBook({ random: (count) => randomBytes(count) }),
-      onEvent: (event) => {
-        if (event.type === "unit") Object.assign(state, { unitsDone: event.done, unitsTotal: event.total, cost: BigInt(event.cost) });
+      onEvent: async (event) => {
+        if (event.type === "unit") state.cost = BigInt(event.cost);
         if (event.type === "running") {
           state.startMs = Date.now();
           void this.system.connect({ ...event.parameterServer, keys: this.keys, timeoutMs: CONNECT_TIMEOUT_MS })
             .then((peer) => { server = peer.ref(ParameterServerProtocol, PARAMETER_SERVER_ACTOR); }, () => undefined);
         }
-        if (event.type === "trained") { trained = true; state.endMs = Date.now(); }
-        if (event.type === "settled" || event.type === "ended") end = event;
+        if (event.type === "trained") {
+          state.endMs = Date.now();
+          await poll();
+        }
         onEvent({ type: "task", event });
+        // the answer lets the parameter server forget the task: the result is fetched before it
+        if (event.type === "trained") await evaluate();
+        if (event.type === "settled" || event.type === "ended") end = event;
       },
     };
     try {
       await this.ask(this.master.call("submit", {
         taskId: String(taskId), job: task.job, manifest: task.manifest, workers: request.workers,
       }, { timeoutMs: CALL_TIMEOUT_MS, signal }));
-      let progress: Progress | undefined;
-      let parameters: Float32Array | undefined;
-      let accuracy: number | null = null;
       while (!end) {
         if (signal.aborted) {
-          await this.master.call("cancel", { taskId: String(taskId) }, { timeoutMs: 2_000 });
+          await this.cancel(taskId);
           throw new DOMException("interrupted", "AbortError");
         }
         await sleep(POLL_MS, signal);
-        if (!server) continue;
-        const polled = await server.call("progress", { taskId: String(taskId) }, { timeoutMs: CALL_TIMEOUT_MS });
-        if (polled.ok) {
-          progress = polled.value;
-          const seconds = ((state.endMs || Date.now()) - state.startMs) / 1000;
-          onEvent({
-            type: "progress", progress, unitsDone: state.unitsDone, unitsTotal: state.unitsTotal, cost: state.cost,
-            epoch: Math.floor(progress.samples / request.train.labels.length), samplesPerSecond: progress.samples / Math.max(seconds, 0.001),
-          });
-        }
+        if (state.endMs > 0 || !server) continue;
+        await poll();
         const epochs = Math.floor((progress?.samples ?? 0) / request.train.labels.length);
-        const isLast = trained && parameters === undefined;
-        if (request.test && (epochs > state.epochsEvaluated || isLast) && progress) {
-          const pulled = await server.call("pull", { taskId: String(taskId) }, { timeoutMs: CALL_TIMEOUT_MS });
-          if (!pulled.ok) continue;
-          if (trained) parameters = pulled.value.parameters;
+        if (request.test && epochs > state.epochsEvaluated && epochs < request.job.run.epochs) {
           state.epochsEvaluated = epochs;
-          const result = await evaluator.evaluate(pulled.value.parameters, request.test.images, request.test.labels);
-          accuracy = result.accuracy;
-          onEvent({ type: "evaluation", epoch: epochs, accuracy: result.accuracy, loss: result.loss });
-        } else if (isLast) {
-          const pulled = await server.call("pull", { taskId: String(taskId) }, { timeoutMs: CALL_TIMEOUT_MS });
-          if (pulled.ok) parameters = pulled.value.parameters;
+          await evaluate();
         }
       }
       const account = await readTaskAccount(this.transactor.client, taskId);
@@ -254,6 +276,13 @@ export class TaskClient {
     }
   }
 
+  /** Stop means stop: what was verified is paid, the rest returns. Bounded, because a person waits. */
+  private async cancel(taskId: bigint): Promise<void> {
+    const stopped = this.transactor.send({ address: systemAddresses.taskMarket, abi: taskMarketAbi, functionName: "cancel", args: [taskId] })
+      .then(() => this.master.call("cancel", { taskId: String(taskId) }, { timeoutMs: CANCEL_MS })).catch(() => undefined);
+    await Promise.race([stopped, new Promise((resolve) => setTimeout(resolve, CANCEL_MS))]);
+  }
+
   /** The actor through which the master asks for leases and tells what happens. */
   private spawnSession(): void {
     this.system.spawn(behavior(ClientProtocol, () => ({
@@ -264,8 +293,8 @@ export class TaskClient {
           return { leases: shards.map((shard) => leaseShard(session, shard, sealingKey)) };
         },
         event: ({ taskId, event }) => {
-          this.sessionOf(taskId).onEvent(event);
-          return {};
+          const { onEvent } = this.sessionOf(taskId);
+          return replyLater(onEvent(event).then(() => ({})));
         },
       },
     })), { name: CLIENT_ACTOR });

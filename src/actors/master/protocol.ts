@@ -1,12 +1,10 @@
 // Owns the messages that a master takes: joining, quotes, shard relay, task submission, work units.
 import { z } from "zod";
 import { defineProtocol } from "../../runtime/index.js";
+import { amount, bytes, count } from "../fields.js";
 import { AddressSchema, ROLES } from "../node/config.js";
 import { JobText, ProgressSchema } from "../parameter-server/protocol.js";
 
-const bytes = z.instanceof(Uint8Array);
-const count = z.number().int().min(0);
-const amount = z.string().regex(/^\d+$/); // smallest unit, decimal
 
 /** A ciphertext shard beyond this is refused before it is buffered. */
 export const SHARD_BYTES_MAX = 64 << 20;
@@ -29,7 +27,7 @@ export const QuoteSchema = z.object({
 export type QuoteReply = z.infer<typeof QuoteSchema>;
 
 export const TaskStatusSchema = z.object({
-  taskId: z.string(), state: z.string(), unitsDone: count, unitsTotal: count,
+  taskId: z.string(), state: z.string(), samplesDone: count, samplesTotal: count,
   workers: z.array(z.object({ address: z.string(), name: z.string(), alive: z.boolean(), multiplyAdds: amount })),
   progress: ProgressSchema.optional(),
 });
@@ -39,26 +37,19 @@ export const MasterProtocol = defineProtocol("tesra.master", 1, {
     /** A node names itself and where it listens; the reply holds the addresses of the chain nodes to dial. */
     join: {
       request: z.object({
-        role: z.enum(ROLES), name: z.string().max(64), address: z.string(), listen: AddressSchema,
-        genesisHash: bytes.optional(), sealingKey: bytes.optional(), memoryBytes: z.number().optional(),
+        role: z.enum(ROLES), name: z.string().max(64), account: z.string(), listen: AddressSchema,
+        memoryBytes: z.number().optional(),
       }),
-      reply: z.object({ chainNodes: z.array(AddressSchema), master: z.string() }),
+      reply: z.object({ chainNodes: z.array(AddressSchema) }),
     },
     quote: { request: TaskRequestSchema.omit({ manifest: true }).extend({ samples: count, storedBytes: count }), reply: QuoteSchema },
     putShard: { request: z.object({ hash: z.string().length(64), bytes }), reply: z.object({}) },
     getShard: { request: z.object({ hash: z.string().length(64) }), reply: z.object({ bytes }) },
     /** Starts a task that its client has opened and funded on chain. */
     submit: { request: TaskRequestSchema.extend({ taskId: z.string() }), reply: z.object({}) },
-    nextUnit: {
-      request: z.object({ taskId: z.string(), worker: z.string() }),
-      reply: z.object({
-        status: z.enum(["unit", "wait", "done"]),
-        unit: count.optional(), epoch: count.optional(), shard: count.optional(),
-      }),
-    },
-    /** The signed work receipt of a finished unit. */
-    completeUnit: {
-      request: z.object({ taskId: z.string(), worker: z.string(), unit: count, receipt: bytes }),
+    /** A worker's signed work receipt (scheduler/metering.ts) for the samples of its unit. */
+    receipt: {
+      request: z.object({ taskId: z.string(), receipt: bytes, signature: bytes }),
       reply: z.object({}),
     },
     cancel: { request: z.object({ taskId: z.string() }), reply: z.object({}) },
@@ -67,11 +58,12 @@ export const MasterProtocol = defineProtocol("tesra.master", 1, {
     nodes: {
       request: z.object({}),
       reply: z.object({ nodes: z.array(z.object({
-        name: z.string(), role: z.enum(ROLES), address: z.string(), gflops: z.number().optional(), grade: z.string().optional(),
+        name: z.string(), role: z.enum(ROLES), address: z.string(), online: z.boolean(),
+        gflops: z.number().optional(), grade: z.number().optional(),
       })) }),
     },
   },
   cast: {},
 });
 
-export const MASTER_ACTOR = "master";
+export const MASTER_ACTOR = "node/master";

@@ -63,6 +63,15 @@ export class ProcessSupervisor {
     return this.entries.get(name)?.child.kill(signal) ?? false;
   }
 
+  /** Kills everything at once, without waiting: for the exit of the parent itself. */
+  killAll(): void {
+    this.stopping = true;
+    for (const entry of this.entries.values()) {
+      if (entry.timer) clearTimeout(entry.timer);
+      entry.child.kill("SIGKILL");
+    }
+  }
+
   /** Asks every process to end, kills what is left after the grace time. */
   async stop(): Promise<void> {
     this.stopping = true;

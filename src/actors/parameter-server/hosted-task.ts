@@ -31,6 +31,7 @@ interface UnitCounts { samples: number; batches: [number, number][] }
 
 export class HostedTask {
   private readonly admitted = new Map<string, string>();
+  private readonly fences: Map<string, number>;
   private readonly applied: Map<number, number>;
   private samples: number;
   private loss: number | null = null;
@@ -41,9 +42,10 @@ export class HostedTask {
   private savedVersion: number;
 
   constructor(
-    private readonly options: { dir: string; readers: readonly string[]; counts: UnitCounts },
+    private readonly options: { dir: string; readers: readonly string[]; counts: UnitCounts; fences: ReadonlyMap<string, number> },
     private readonly modules: { store: ParameterStore; checkpoints: CheckpointDirectory; warn: (text: string) => void },
   ) {
+    this.fences = new Map(options.fences);
     this.applied = new Map(options.counts.batches);
     this.samples = options.counts.samples;
     this.savedVersion = modules.store.version;
@@ -52,8 +54,10 @@ export class HostedTask {
   get version(): number { return this.modules.store.version; }
   get parameterCount(): number { return this.modules.store.pull().parameters.length; }
 
+  /** Idempotent: after a resume the master admits the same fences again. */
   admit(worker: string, nodeId: string, fence: number): void {
-    this.modules.store.admit(worker, fence);
+    if (this.fences.get(worker) !== fence) this.modules.store.admit(worker, fence);
+    this.fences.set(worker, fence);
     this.admitted.set(worker, nodeId);
   }
 
@@ -79,7 +83,7 @@ export class HostedTask {
     if (nodeId !== undefined && this.admitted.get(worker) !== nodeId) return rejected(`worker ${worker} is not admitted from this node`);
     const done = this.appliedBatches(unit);
     if (batch < done) return { status: "duplicate", ...store.pull() };
-    if (batch > done) return rejected(`batch ${batch} of unit ${unit} comes before batch ${done}`);
+    if (batch > done) return { status: "behind", version: store.version, appliedBatches: done };
     if (!Number.isFinite(request.loss)) return rejected("the loss is not finite");
     const result = await store.push({
       worker, epoch: request.fence, sequence: request.sequence, baseVersion: request.baseVersion, gradient: request.gradient,
@@ -169,7 +173,8 @@ export async function openHostedTask(request: HostRequest, modules: HostModules)
     counts = JSON.parse(readFileSync(join(dir, countsFile(loaded.snapshot.version)), "utf8")) as UnitCounts;
     store.restore(loaded.snapshot);
   }
-  return new HostedTask({ dir, readers: request.readers, counts }, { store, checkpoints, warn: modules.warn });
+  const fences = new Map(loaded?.snapshot.workers.map(({ worker, epoch }) => [worker, epoch]));
+  return new HostedTask({ dir, readers: request.readers, counts, fences }, { store, checkpoints, warn: modules.warn });
 }
 
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));

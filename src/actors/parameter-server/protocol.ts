@@ -2,9 +2,8 @@
 // Gradients and parameters are flat fp32 vectors in the order of the compiled graph; they travel as side frames.
 import { z } from "zod";
 import { defineProtocol } from "../../runtime/index.js";
+import { count, vector } from "../fields.js";
 
-const count = z.number().int().min(0);
-const vector = z.instanceof(Float32Array);
 
 /** Canonical job text (graph, optimizer, run); parseJob checks it against the node's own limits. */
 export const JobText = z.string().max(4 << 20);
@@ -58,7 +57,9 @@ export const ParameterServerProtocol = defineProtocol("tesra.parameter-server", 
         baseVersion: count, samples: count, loss: z.number(), correct: count, gradient: vector,
       }),
       reply: z.object({
-        status: z.enum(["applied", "stale", "duplicate", "rejected"]),
+        /** behind: this server lost later batches in a crash; go on from appliedBatches. */
+        status: z.enum(["applied", "stale", "duplicate", "behind", "rejected"]),
+        appliedBatches: count.optional(),
         version: count, reason: z.string().optional(),
         /** Fresh parameters, so that a push costs one round trip. */
         parameters: vector.optional(),
@@ -77,4 +78,4 @@ export const ParameterServerProtocol = defineProtocol("tesra.parameter-server", 
 });
 export type ParameterServerCalls = typeof ParameterServerProtocol;
 
-export const PARAMETER_SERVER_ACTOR = "parameter-server";
+export const PARAMETER_SERVER_ACTOR = "node/parameter-server";

@@ -37,7 +37,8 @@ export interface MinerModules {
 export function challengeMiner(options: NodeConfig["pow"], modules: MinerModules) {
   const { chain, gossip, device, now } = modules;
   return behavior(MinerProtocol, (ctx) => {
-    const miner = createMiner({ device, chainId: chain.chainId, privateKey: modules.privateKey, dims: chain.powDims });
+    const { m, n, k } = chain.genesis.certificates;
+    const miner = createMiner({ device, chainId: BigInt(chain.genesis.chainId), privateKey: modules.privateKey, dims: { m, n, k } });
     const total = { certificates: 0, nonces: 0, multiplyAdds: 0n };
     let height = -1;
     let foundAtHeight = 0;
@@ -60,7 +61,7 @@ export function challengeMiner(options: NodeConfig["pow"], modules: MinerModules
       }
       const startMs = now();
       const result = await miner.mine({
-        height, tip: head.hash, target: chain.powTarget, nonceStart: nonce, maxNonces: NONCES_PER_TURN, signal: ctx.signal,
+        height, tip: head.hash, target: head.powTarget, nonceStart: nonce, maxNonces: NONCES_PER_TURN, signal: ctx.signal,
       });
       nonce += BigInt(result.noncesTried);
       total.nonces += result.noncesTried;

@@ -1,9 +1,7 @@
 // Owns a task's data on a worker: leased keys, ciphertext on disk, plaintext in memory, and their end.
 // Invariant: only leased shards are opened; after destroy() no key, no file and no plaintext of the task
 // is left here.
-import {
-  createHash,
-} from "../../data/hash.js";
+import { createHash } from "../../data/hash.js";
 import { deletionReceiptDigest } from "../../data/deletion-receipt.js";
 import { KeyRing } from "../../data/key-lease.js";
 import { unwrapKey, type WrapKeyPair } from "../../data/key-wrap.js";
@@ -39,6 +37,10 @@ export class TaskData {
     const manifest = parseManifest(options.manifest, createHash(modules.device));
     const store = await ShardStore.open(options.directory, { device: modules.device });
     return new TaskData({ ...options, manifest }, { ...modules, store });
+  }
+
+  get shardCount(): number {
+    return this.options.manifest.shards.length;
   }
 
   lease(leases: readonly Lease[]): void {

@@ -1,19 +1,20 @@
-// Owns one task on a worker: takes units from the master, computes gradients, pushes them to the parameter
+// Owns one task on a worker: computes gradients of the samples it is given, pushes them to the parameter
 // server, and hands in a signed receipt a unit.
-// Invariant: a batch counts once. The parameter server knows which batches of a unit are applied; a
-// successor of a dead worker starts behind them, and a repeated push is a duplicate there.
+// Invariant: a batch counts once. The parameter server knows which batches of a shard are applied in an
+// epoch; a repeated push is a duplicate there, and a unit starts where the applied batches end.
 import { type Device } from "../../device/device.js";
 import { type CallResult, type Ref } from "../../runtime/index.js";
 import { compileStep, epochOrder, parseJob, TrainStep, type ParsedJob } from "../../training/index.js";
 import { type MasterProtocol } from "../master/protocol.js";
 import { type ParameterServerProtocol } from "../parameter-server/protocol.js";
+import { type Unit } from "./protocol.js";
 
 const CALL_TIMEOUT_MS = 10_000;
 /** The master or the parameter server may be restarting: a worker waits this long before it gives up. */
 const PATIENCE_MS = 60_000;
 const RETRY_MS = 250;
-/** No unit is free yet: another worker holds the last ones. */
-const WAIT_MS = 200;
+/** Units a master may send ahead; it sends the next when the last is done, so more is a fault. */
+const UNITS_QUEUED_MAX = 16;
 
 /** Decrypted rows of a shard: images row by row, one label a row. */
 export interface ShardRows {
@@ -26,14 +27,11 @@ export interface TaskAssignment {
   taskId: string;
   fence: number;
   job: string;
+  /** Shards of the data set: names a shard's epoch as one unit at the parameter server. */
+  shardCount: number;
 }
 
-export interface UnitWork {
-  multiplyAdds: bigint;
-  samples: number;
-  batches: number;
-  activeMs: number;
-}
+export interface SignedReceipt { receipt: Uint8Array; signature: Uint8Array }
 
 export interface TaskRunModules {
   device: Device;
@@ -42,7 +40,9 @@ export interface TaskRunModules {
   parameterServer: () => Ref<typeof ParameterServerProtocol> | undefined;
   /** Rows of a leased shard, decrypted. Throws without a lease. */
   rowsOf: (shard: number) => Promise<ShardRows>;
-  receiptOf: (unit: number, work: UnitWork) => Promise<Uint8Array>;
+  /** Signs that samples [from, to) of the unit are in the parameters; `result` hashes what was pushed. */
+  sign: (unit: Unit, activeMs: number, result: Uint8Array) => Promise<SignedReceipt>;
+  hash: (parts: Uint8Array) => Uint8Array;
   sleep: (ms: number, signal: AbortSignal) => Promise<void>;
   now: () => number;
   /** This worker's account address. */
@@ -50,19 +50,23 @@ export interface TaskRunModules {
 }
 
 export class TaskRunFailed extends Error {
-  constructor(readonly code: "unreachable" | "refused" | "rejected", message: string) {
+  constructor(readonly code: "unreachable" | "refused" | "rejected" | "overload", message: string) {
     super(message);
     this.name = "TaskRunFailed";
   }
 }
 
-interface Gradient { loss: number; correct: number; multiplyAdds: bigint; baseVersion: number; gradient: Float32Array }
-interface Landing { batch: number; status: "applied" | "stale" | "duplicate" | "rejected"; reason?: string }
-interface Unit { id: number; rows: ShardRows; order: Uint32Array }
+interface Gradient { loss: number; correct: number; baseVersion: number; gradient: Float32Array }
+interface Landing { batch: number; status: "applied" | "stale" | "duplicate" | "behind" | "rejected"; reason?: string; appliedBatches?: number }
+interface UnitRun { id: number; unit: Unit; rows: ShardRows; order: Uint32Array }
 
 export class TaskRun {
   private readonly job: ParsedJob;
   private readonly steps = new Map<number, TrainStep>();
+  private readonly queue: Unit[] = [];
+  /** Leases taken so far; a task has as many as shards x epochs. */
+  private readonly seen = new Set<number>();
+  private wake: (() => void) | undefined;
   private parameters = new Float32Array(0);
   private version = 0;
   private sequence = 0;
@@ -71,96 +75,112 @@ export class TaskRun {
     this.job = parseJob(assignment.job);
   }
 
-  /** Runs until the master says that no unit is left. Throws TaskRunFailed. */
+  /** Takes samples to do; a lease that came before is not taken twice. */
+  enqueue(unit: Unit): void {
+    if (this.seen.has(unit.leaseId)) return;
+    if (this.queue.length >= UNITS_QUEUED_MAX) throw new TaskRunFailed("overload", `${UNITS_QUEUED_MAX} units are queued already`);
+    this.seen.add(unit.leaseId);
+    this.queue.push(unit);
+    this.wake?.();
+  }
+
+  /** Works until `signal` fires. Throws TaskRunFailed. */
   async run(signal: AbortSignal): Promise<void> {
-    const { taskId } = this.assignment;
-    const { worker } = this.modules;
+    signal.addEventListener("abort", () => this.wake?.(), { once: true });
     try {
       await this.pull(signal);
       while (!signal.aborted) {
-        const next = await this.ask(signal, () => this.modules.master()?.call("nextUnit", { taskId, worker }, { timeoutMs: CALL_TIMEOUT_MS }));
-        if (next.status === "done") return;
-        if (next.status === "wait") await this.modules.sleep(WAIT_MS, signal);
-        else await this.runUnit(next.unit!, next.epoch!, next.shard!, signal);
+        const unit = this.queue[0];
+        if (unit === undefined) await new Promise<void>((resolve) => { this.wake = resolve; });
+        else {
+          await this.runUnit(unit, signal);
+          this.queue.shift();
+        }
       }
     } finally {
       for (const step of this.steps.values()) step.close();
     }
   }
 
-  private async runUnit(id: number, epoch: number, shard: number, signal: AbortSignal): Promise<void> {
-    const { taskId } = this.assignment;
+  private async runUnit(unit: Unit, signal: AbortSignal): Promise<void> {
+    const { taskId, shardCount } = this.assignment;
+    const { batchSize, seed } = this.job.run;
     const startMs = this.modules.now();
-    const rows = await this.modules.rowsOf(shard);
-    const { appliedBatches } = await this.ask(signal, () => this.modules.parameterServer()?.call(
-      "unitProgress", { taskId, unit: id }, { timeoutMs: CALL_TIMEOUT_MS }));
-    const unit: Unit = { id, rows, order: epochOrder(this.job.run.seed, shard, epoch, rows.rows) };
-    const batches = Math.ceil(rows.rows / this.job.run.batchSize);
-    const work: UnitWork = { multiplyAdds: 0n, samples: 0, batches: batches - appliedBatches, activeMs: 0 };
+    const rows = await this.modules.rowsOf(unit.shard);
+    const run: UnitRun = { id: unit.epoch * shardCount + unit.shard, unit, rows, order: epochOrder(seed, unit.shard, unit.epoch, rows.rows) };
+    const end = Math.ceil(unit.to / batchSize);
+    let batch = Math.floor(unit.from / batchSize);
+    let digest = new Uint8Array(0);
     let flight: Promise<Landing> | undefined;
     // one push is in flight while the next gradient is computed: the apply hides behind the arithmetic
-    for (let batch = appliedBatches; batch < batches && !signal.aborted; batch += 1) {
-      const picked = this.rowsOfBatch(unit, batch);
-      const gradient = await this.gradientOf(rows, picked);
-      work.multiplyAdds += gradient.multiplyAdds;
-      work.samples += picked.length;
-      await this.land(flight, unit, signal);
-      flight = this.push(unit, batch, picked.length, gradient, signal);
+    while (!signal.aborted) {
+      const next = batch < end ? await this.gradientOf(run, batch) : undefined;
+      const landed = await this.land(flight, run, signal);
+      flight = undefined;
+      if (landed?.status === "behind") {
+        batch = landed.appliedBatches ?? 0;
+        continue;
+      }
+      if (next === undefined) break;
+      digest = this.modules.hash(joined(digest, bytesOf(next.gradient))) as Uint8Array<ArrayBuffer>;
+      flight = this.push(run, batch, next, signal);
+      batch += 1;
     }
-    await this.land(flight, unit, signal);
     if (signal.aborted) return;
-    work.activeMs = this.modules.now() - startMs;
-    const receipt = await this.modules.receiptOf(id, work);
-    await this.ask(signal, () => this.modules.master()?.call(
-      "completeUnit", { taskId, worker: this.modules.worker, unit: id, receipt }, { timeoutMs: CALL_TIMEOUT_MS }));
+    const signed = await this.modules.sign(unit, Math.max(1, Math.round(this.modules.now() - startMs)), digest);
+    await this.ask(signal, () => this.modules.master()?.call("receipt", { taskId, ...signed }, { timeoutMs: CALL_TIMEOUT_MS }));
   }
 
-  private rowsOfBatch(unit: Unit, batch: number): Uint32Array {
+  private rowsOfBatch({ unit, order }: UnitRun, batch: number): Uint32Array {
     const from = batch * this.job.run.batchSize;
-    return unit.order.subarray(from, Math.min(from + this.job.run.batchSize, unit.order.length));
+    return order.subarray(from, Math.min(from + this.job.run.batchSize, unit.to));
   }
 
-  private async gradientOf(rows: ShardRows, picked: Uint32Array): Promise<Gradient> {
+  private async gradientOf(run: UnitRun, batch: number): Promise<Gradient> {
+    const { rows } = run;
+    const picked = this.rowsOfBatch(run, batch);
     const width = rows.images.length / rows.rows;
     const images = new Uint8Array(picked.length * width);
     const labels = new Uint8Array(picked.length);
-    picked.forEach((row, i) => {
+    for (let i = 0; i < picked.length; i += 1) {
+      const row = picked[i]!;
       images.set(rows.images.subarray(row * width, (row + 1) * width), i * width);
       labels[i] = rows.labels[row]!;
-    });
+    }
     const step = this.stepFor(picked.length);
     step.setParameters(this.parameters);
     const baseVersion = this.version;
-    const { loss, correct, gradient, multiplyAdds } = await step.run(images, labels);
+    const { loss, correct, gradient } = await step.run(images, labels);
     // the view is overwritten by the next batch, and the socket sends without copying
-    return { loss, correct: Math.round(correct) || 0, multiplyAdds: BigInt(multiplyAdds), baseVersion, gradient: gradient.slice() };
+    return { loss, correct: Math.round(correct) || 0, baseVersion, gradient: gradient.slice() };
   }
 
-  private async push(unit: Unit, batch: number, samples: number, result: Gradient, signal: AbortSignal): Promise<Landing> {
+  private async push(run: UnitRun, batch: number, result: Gradient, signal: AbortSignal): Promise<Landing> {
     const { taskId, fence } = this.assignment;
     const sequence = (this.sequence += 1);
     const reply = await this.ask(signal, () => this.modules.parameterServer()?.call("push", {
-      taskId, worker: this.modules.worker, fence, unit: unit.id, batch, sequence, samples,
+      taskId, worker: this.modules.worker, fence, unit: run.id, batch, sequence, samples: this.rowsOfBatch(run, batch).length,
       baseVersion: result.baseVersion, loss: result.loss, correct: result.correct, gradient: result.gradient,
     }, { timeoutMs: CALL_TIMEOUT_MS }));
-    if (reply.parameters && reply.version >= this.version) {
+    if (reply.parameters) {
       this.parameters = reply.parameters as Float32Array<ArrayBuffer>;
       this.version = reply.version;
     }
-    return { batch, status: reply.status, reason: reply.reason };
+    const { status, reason, appliedBatches } = reply;
+    if (status === "behind") await this.pull(signal);
+    return { batch, status, reason, appliedBatches };
   }
 
   /** Waits for the push in flight; one that came too stale is computed again on fresh parameters. */
-  private async land(flight: Promise<Landing> | undefined, unit: Unit, signal: AbortSignal): Promise<void> {
-    if (!flight) return;
+  private async land(flight: Promise<Landing> | undefined, run: UnitRun, signal: AbortSignal): Promise<Landing | undefined> {
     let landing = await flight;
-    while (landing.status === "stale" && !signal.aborted) {
-      const picked = this.rowsOfBatch(unit, landing.batch);
-      landing = await this.push(unit, landing.batch, picked.length, await this.gradientOf(unit.rows, picked), signal);
+    while (landing?.status === "stale" && !signal.aborted) {
+      landing = await this.push(run, landing.batch, await this.gradientOf(run, landing.batch), signal);
     }
-    if (landing.status === "rejected") {
+    if (landing?.status === "rejected") {
       throw new TaskRunFailed("rejected", `the parameter server refused a gradient: ${landing.reason ?? "no reason given"}`);
     }
+    return landing;
   }
 
   private async pull(signal: AbortSignal): Promise<void> {
@@ -187,10 +207,19 @@ export class TaskRun {
       const result = await attempt();
       if (result?.ok) return result.value;
       const { code, message, reason } = result?.error ?? { code: "unreachable", message: "not connected", reason: undefined };
-      const passing = code !== "refused" && code !== "protocol" && code !== "too-large" || reason === "not-hosted";
-      if (!passing) throw new TaskRunFailed("refused", message);
+      const isPassing = !["refused", "protocol", "too-large"].includes(code) || reason === "not-hosted";
+      if (!isPassing) throw new TaskRunFailed("refused", message);
       if (signal.aborted || this.modules.now() > untilMs) throw new TaskRunFailed("unreachable", message);
       await this.modules.sleep(RETRY_MS, signal);
     }
   }
+}
+
+const bytesOf = (vector: Float32Array): Uint8Array => new Uint8Array(vector.buffer, vector.byteOffset, vector.byteLength);
+
+function joined(a: Uint8Array, b: Uint8Array): Uint8Array {
+  const out = new Uint8Array(a.length + b.length);
+  out.set(a);
+  out.set(b, a.length);
+  return out;
 }

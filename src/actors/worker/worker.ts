@@ -4,39 +4,40 @@
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import { bytesToHex } from "viem";
-import { refusing } from "../refusing.js";
-import { behavior, Refusal, replyLater, type Meta, type Ref } from "../../runtime/index.js";
-import { parseJob } from "../../training/index.js";
 import { taskMarketAbi } from "../../chain/contracts/abi.js";
 import { systemAddresses } from "../../chain/contracts/system.js";
+import { behavior, Refusal, replyLater, type Meta, type Ref } from "../../runtime/index.js";
+import { encodeReceipt, receiptDigest, type WorkReceipt } from "../../scheduler/index.js";
+import { parseJob } from "../../training/index.js";
+import { fp32Product, int8Tickets } from "../capability.js";
 import { type Transactor } from "../chain-node/transactor.js";
 import { type MasterProtocol } from "../master/protocol.js";
 import { type NodeAddress } from "../node/config.js";
 import { type ParameterServerProtocol } from "../parameter-server/protocol.js";
-import { type CapabilityProver } from "./capability.js";
+import { refusing } from "../refusing.js";
 import { TaskData, type TaskDataModules } from "./task-data.js";
-import { TaskRun, type UnitWork } from "./task-run.js";
-import { WorkerProtocol } from "./protocol.js";
+import { TaskRun, type SignedReceipt } from "./task-run.js";
+import { WorkerProtocol, type Unit } from "./protocol.js";
 
 /** Tasks a worker runs at a time: its device is one. */
 const TASKS_MAX = 1;
 
 export interface WorkerModules extends TaskDataModules {
   dataDir: string;
+  chainId: bigint;
   transactor: Transactor;
-  capability: CapabilityProver;
   isMaster: (nodeId: string) => boolean;
   master: () => Ref<typeof MasterProtocol> | undefined;
   /** Keeps a link to a parameter server; the reference is looked up anew for each call. */
   parameterServer: (address: NodeAddress) => () => Ref<typeof ParameterServerProtocol> | undefined;
-  /** Signs the receipt of one unit; `cumulative` is this worker's whole work on the task. */
-  signReceipt: (receipt: { taskId: string; unit: number; sequence: number; cumulative: UnitWork }) => Promise<Uint8Array>;
+  signDigest: (digest: Uint8Array) => Uint8Array;
   sleep: (ms: number, signal: AbortSignal) => Promise<void>;
 }
 
 interface RunningTask {
   abort: AbortController;
   data: TaskData;
+  run: TaskRun;
   directory: string;
   done: Promise<void>;
 }
@@ -62,9 +63,13 @@ export function worker(modules: WorkerModules) {
 
     return {
       call: {
-        challenge: (request, meta) => {
+        challenge: ({ operandSeed, dims }, meta) => {
           onlyMaster(meta);
-          return replyLater(modules.capability.answer(request));
+          return replyLater(refusing(async () => ({ tickets: await int8Tickets(modules.device, operandSeed, dims) })));
+        },
+        fp32Challenge: async ({ seed, size }, meta) => {
+          onlyMaster(meta);
+          return { product: await refusing(() => fp32Product(modules.device, seed, size)) };
         },
         offer: (request, meta) => {
           onlyMaster(meta);
@@ -78,50 +83,58 @@ export function worker(modules: WorkerModules) {
         },
         assign: async (request, meta) => {
           onlyMaster(meta);
-          if (tasks.has(request.taskId)) return {};
-          const { taskId, fence, job } = request;
+          const { taskId, fence, job, manifest, parameterServer } = request;
+          if (tasks.has(taskId)) return {};
           const directory = join(modules.dataDir, "shards", taskId);
-          const data = await refusing(() => TaskData.open(
-            { taskId, worker: modules.transactor.address, manifest: request.manifest, directory }, modules));
-          await refusing(() => data.lease(request.leases));
+          const data = await refusing(() => TaskData.open({ taskId, worker: modules.transactor.address, manifest, directory }, modules));
           const abort = new AbortController();
-          const cumulative: UnitWork = { multiplyAdds: 0n, samples: 0, batches: 0, activeMs: 0 };
-          let sequence = 0;
-          const run = new TaskRun({ taskId, fence, job }, {
+          const run = new TaskRun({ taskId, fence, job, shardCount: data.shardCount }, {
             device: modules.device, master: modules.master, now: modules.now, sleep: modules.sleep,
-            worker: modules.transactor.address,
-            parameterServer: modules.parameterServer(request.parameterServer),
-            rowsOf: (shard) => data.rowsOf(shard),
-            receiptOf: (unit, work) => {
-              cumulative.multiplyAdds += work.multiplyAdds;
-              cumulative.samples += work.samples;
-              cumulative.batches += work.batches;
-              cumulative.activeMs += work.activeMs;
-              return modules.signReceipt({ taskId, unit, sequence: (sequence += 1), cumulative });
-            },
+            worker: modules.transactor.address, parameterServer: modules.parameterServer(parameterServer),
+            rowsOf: (shard) => data.rowsOf(shard), hash: (bytes) => modules.device.blake3(bytes),
+            sign: createReceiptSigner(modules, taskId),
           });
-          const done = run.run(abort.signal).then(
-            () => ctx.log.info(`task ${taskId}: no unit left`),
-            (error: Error) => { if (!abort.signal.aborted) ctx.log.error(`task ${taskId} stopped: ${error.message}`); },
-          );
-          tasks.set(taskId, { abort, data, directory, done });
-          ctx.log.info(`task ${taskId}: ${request.leases.length} shards leased`);
+          const done = run.run(abort.signal).catch((error: Error) => {
+            if (!abort.signal.aborted) ctx.log.error(`task ${taskId} stopped: ${error.message}`);
+          });
+          tasks.set(taskId, { abort, data, run, directory, done });
+          ctx.log.info(`task ${taskId} assigned`);
           return {};
         },
-        lease: async ({ taskId, leases }, meta) => {
+        work: async ({ taskId, unit, leases }, meta) => {
           onlyMaster(meta);
-          await refusing(() => taskOf(taskId).data.lease(leases));
+          const task = taskOf(taskId);
+          await refusing(() => task.data.lease(leases));
+          await refusing(() => task.run.enqueue(unit));
           return {};
         },
-        finish: (request, meta) => {
+        stop: ({ taskId }, meta) => {
           onlyMaster(meta);
-          const task = taskOf(request.taskId);
-          tasks.delete(request.taskId);
-          return replyLater(finish(request.taskId, task, modules.transactor));
+          taskOf(taskId).abort.abort();
+          return {};
+        },
+        finish: ({ taskId }, meta) => {
+          onlyMaster(meta);
+          const task = taskOf(taskId);
+          tasks.delete(taskId);
+          return replyLater(finish(taskId, task, modules.transactor));
         },
       },
     };
   });
+}
+
+function createReceiptSigner(modules: WorkerModules, taskId: string) {
+  // a restart of this process is another worker to the task; within one, sequences rise
+  let sequence = 0n;
+  return async (unit: Unit, activeMs: number, result: Uint8Array): Promise<SignedReceipt> => {
+    sequence += 1n;
+    const receipt: WorkReceipt = {
+      chainId: modules.chainId, taskId: BigInt(taskId), worker: modules.transactor.address.toLowerCase(), sequence,
+      epoch: unit.epoch, shard: unit.shard, from: unit.from, to: unit.to, activeMs, result: bytesToHex(result).slice(2),
+    };
+    return { receipt: encodeReceipt(receipt), signature: modules.signDigest(receiptDigest(receipt)) };
+  };
 }
 
 async function pledge(transactor: Transactor, taskId: bigint, collateral: bigint): Promise<{ accepted: boolean; reason?: string }> {

@@ -5,8 +5,8 @@ import cliProgress from "cli-progress";
 import pc from "picocolors";
 
 export interface TrainingView {
-  unitsDone: number;
-  unitsTotal: number;
+  samplesDone: number;
+  samplesTotal: number;
   epoch: number;
   epochs: number;
   loss: number | null;
@@ -56,10 +56,10 @@ function lineView(write: (text: string) => void): View {
       const nowMs = Date.now();
       if (nowMs - lastMs < LINE_EVERY_MS) return;
       lastMs = nowMs;
-      write(`  ${state.unitsDone}/${state.unitsTotal}  ${summary(state)}`);
+      write(`  ${state.samplesDone}/${state.samplesTotal}  ${summary(state)}`);
     },
     trainingDone: () => {
-      if (last) write(`  ${last.unitsDone}/${last.unitsTotal}  ${summary(last)}`);
+      if (last) write(`  ${last.samplesDone}/${last.samplesTotal}  ${summary(last)}`);
     },
     close: () => undefined,
   };
@@ -89,9 +89,9 @@ function terminalView(): View {
           stream: process.stderr, hideCursor: true, clearOnComplete: false, fps: 8,
           format: `  {bar} {value}/{total}  {summary}`, barsize: 24,
         }, cliProgress.Presets.shades_classic);
-        bar = bars.create(state.unitsTotal, 0, { summary: "" });
+        bar = bars.create(state.samplesTotal, 0, { summary: "" });
       }
-      bar!.update(state.unitsDone, { summary: summary(state) });
+      bar!.update(state.samplesDone, { summary: summary(state) });
     },
     trainingDone: end,
     close: end,
