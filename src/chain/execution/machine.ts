@@ -113,8 +113,9 @@ export class Machine {
     const isCheckingBalance = request.value !== undefined && request.value > 0n;
     const { execResult } = await this.vm.evm.runCall({
       block: this.block! as never, caller, origin: caller, gasLimit: request.gas, gasPrice: request.gasPrice ?? 0n,
-      data: request.data ?? EMPTY, value: request.value ?? 0n, skipNonceIncrement: true, skipBalance: !isCheckingBalance,
-      ...(request.to ? { to: new Address(request.to) } : {}),
+      data: request.data ?? EMPTY, value: request.value ?? 0n, skipBalance: !isCheckingBalance,
+      // a creation takes its address from the nonce it increments; the protocol's own account keeps none
+      ...(request.to ? { to: new Address(request.to), skipNonceIncrement: true } : {}),
     });
     return {
       output: execResult.returnValue, gasUsed: execResult.executionGasUsed - (execResult.gasRefund ?? 0n),
