@@ -28,3 +28,5 @@ export { Peer, type PeerDown, type PeerState } from "./remote/peer.js";
 export type { LaneReport, LinkEnd, LinkReport } from "./remote/link.js";
 export type { Transport } from "./remote/transport.js";
 export { handOver } from "./wire/codec.js";
+export { createPool, createThread, exposeThread, resolveThreadEntry } from "./host/threads.js";
+export type { Pool, PoolOptions, PoolRunOptions, Thread, ThreadApi, ThreadOptions } from "./host/threads.js";

@@ -86,10 +86,13 @@ class NodeAsyncContext<T> implements AsyncContext<T> {
   }
 }
 
+/** A settled promise's `then` is a bare microtask; queueMicrotask makes an AsyncResource for each. */
+const settled = Promise.resolve();
+
 export function createNodeHost(system: string, parts: Partial<Host> = {}): Host {
   return {
     clock: parts.clock ?? nodeClock,
-    tasks: parts.tasks ?? { micro: queueMicrotask, macro: (run) => void setImmediate(run) },
+    tasks: parts.tasks ?? { micro: (run) => void settled.then(run), macro: (run) => void setImmediate(run) },
     logger: parts.logger ?? createStderrLogger(system),
     metrics: parts.metrics ?? new MetricsRegistry(),
     random: parts.random ?? createNodeRandom(),

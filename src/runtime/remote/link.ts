@@ -174,6 +174,9 @@ export class Link {
 
   close(end: LinkEnd, message: string): void {
     if (this.#end !== undefined) return;
+    // A listener cannot hang up on ROUTER's connections; without a word the other end would wait for missed pings.
+    if (end === "closed" || end === "violation") this.sayGoodbye();
+    if (this.#end !== undefined) return; // saying it has shown that the connection is gone
     this.#end = end;
     for (const sender of this.#senders) sender.close(end === "closed");
     this.#events.onEnd(end, message);
