@@ -16,7 +16,7 @@ using uvec = uint32_t;
 inline vec vzero() { return 0.0f; }
 inline vec vset(float x) { return x; }
 inline vec vload(const float* p) { return *p; }
-inline vec vload_n(const float* p, int) { return *p; }
+inline vec vload_n(const float* p, int n) { return n > 0 ? *p : 0.0f; }
 inline void vstore(float* p, vec x) { *p = x; }
 inline void vstore_n(float* p, vec x, int) { *p = x; }
 inline vec vload_u8(const uint8_t* p) { return static_cast<float>(*p); }

@@ -49,13 +49,16 @@ struct Kernels {
   int gemm_vectors, gemm_rows;   // main tile of the packed product
   int row_form[kMaxVectors + 1];     // most rows by vectors, row form
   int column_form[kMaxVectors + 1];  // most rows by vectors, column form
+  // Row form: k_step = 1 and b_step = vectors * width.
   TileFunction by_rows[kMaxVectors + 1][kMaxRowForm + 1];
   TileFunction by_columns[kMaxVectors + 1][kMaxColumnForm + 1];
   TileFunction grid_5x5;  // 5 row pointers x 5 neighbours, one vector; NULL where registers lack
 
   // out[k][width_out] = B[k][j0 .. j0+columns) for k in [0, depth), zero-padded to width_out.
   void (*pack_rows)(const float* b, int64_t ldb, int depth, int columns, int width_out, float* out);
-  // the same from B stored transposed: b[j * ldb + k]
+  // out[k][0 .. columns), without padding; columns are few
+  void (*pack_rows_tight)(const float* b, int64_t ldb, int depth, int columns, float* out);
+  // as pack_rows, from B stored transposed: b[j * ldb + k]
   void (*pack_transposed)(const float* b, int64_t ldb, int depth, int columns, int width_out,
                           float* out);
 
