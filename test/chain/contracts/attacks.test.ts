@@ -253,7 +253,7 @@ describe("rounding and extremes", () => {
     expect(result.gasUsed).toBeLessThan(15_000_000n);
     expect(result.events.filter((each) => each.name === "WorkerSettled")).toHaveLength(64);
     await conserved();
-  });
+  }, 60_000);
 });
 
 describe("Sybil grading", () => {
