@@ -2,11 +2,11 @@
 // that made them is committed. Invariant: nothing reaches the store except through `takeWrites`, in the block's
 // own batch; caches hold every touched account and slot until flushed (nothing is evicted with a change in it).
 import { MerklePatriciaTrie } from "@ethereumjs/mpt";
-import { Caches, MerkleStateManager } from "@ethereumjs/statemanager";
-import { CacheType } from "@ethereumjs/statemanager";
+import { Caches, CacheType, CODEHASH_PREFIX, MerkleStateManager, type MerkleStateManagerOpts } from "@ethereumjs/statemanager";
 import { Account, Address, ValueEncoding, type BatchDBOp, type DB } from "@ethereumjs/util";
 import type { Common } from "@ethereumjs/common";
-import { keyOf, keccak } from "../bytes.js";
+import { concat, keyOf, keccak } from "../bytes.js";
+import { EMPTY_TRIE_ROOT, TrieBatch } from "./trie-batch.js";
 import { table, type Store, type StoreOperation } from "../store/store.js";
 
 /** Bytes of decoded-from-disk trie nodes kept across blocks: about 100,000 nodes of 500 bytes. */
@@ -35,6 +35,10 @@ class OverlayDatabase implements DB<string, Uint8Array> {
   constructor(private readonly store: Store, private readonly cache: NodeCache) {}
 
   async get(key: string): Promise<Uint8Array | undefined> {
+    return this.read(key);
+  }
+
+  read(key: string): Uint8Array | undefined {
     const known = this.written.get(key) ?? this.cache.get(key);
     if (known !== undefined) return known;
     const stored = this.store.get(table.state(Buffer.from(key, "hex")));
@@ -67,6 +71,11 @@ class OverlayDatabase implements DB<string, Uint8Array> {
  */
 class BlockStateManager extends MerkleStateManager {
   readonly touched = new Map<string, Uint8Array>();
+  private readonly hashed = new Map<string, Uint8Array>();
+
+  constructor(options: MerkleStateManagerOpts, private readonly database: OverlayDatabase) {
+    super(options);
+  }
 
   override async putAccount(address: Address, account: Account | undefined): Promise<void> {
     if (account !== undefined) this.touched.set(keyOf(address.bytes), address.bytes);
@@ -90,7 +99,80 @@ class BlockStateManager extends MerkleStateManager {
     this._checkpointCount -= 1;
     if (this._checkpointCount === 0) this.originalStorageCache.clear();
   }
+
+  override async deleteAccount(address: Address): Promise<void> {
+    this.forgetSlots(address);
+    this._caches!.code!.del(address);
+    this._caches!.account!.del(address);
+  }
+
+  override async clearStorage(address: Address): Promise<void> {
+    this.forgetSlots(address);
+    const account = (await this.getAccount(address)) ?? new Account();
+    account.storageRoot = EMPTY_TRIE_ROOT;
+    await this.putAccount(address, account);
+  }
+
+  /**
+   * Zeroes the cached slots one by one. The cache's own way drops them without a checkpoint, which a revert cannot
+   * bring back; harmless where every transaction is flushed, but here earlier ones of the block wait in the cache.
+   */
+  private forgetSlots(address: Address): void {
+    const { storage } = this._caches!;
+    for (const slot of storage!.dump(address)?.keys() ?? []) storage!.del(address, Buffer.from(slot, "hex"));
+    this._storageTries = {}; // reads must go by the account's new storage root
+  }
+
+  /** Code, then storage, then the accounts that the storage roots are part of. */
+  override async flush(): Promise<void> {
+    const caches = this._caches!;
+    for (const [, { code }] of caches.code!.flush()) {
+      if (code) this.database.written.set(keyOf(concat(CODEHASH_PREFIX, keccak(code))), code);
+    }
+    const slots = new Map<string, [string, Uint8Array | undefined][]>();
+    for (const [address, slot, value] of caches.storage!.flush()) {
+      const own = slots.get(address);
+      if (own) own.push([slot, value]);
+      else slots.set(address, [[slot, value]]);
+    }
+    for (const [address, changes] of slots) await this.flushStorage(address, changes);
+    const trie = this.batchAt(this._trie.root());
+    for (const [address, { accountRLP }] of caches.account!.flush()) trie.set(this.hashOf(address), accountRLP);
+    this._trie.root(trie.commit((key, encoded) => this.database.written.set(key, encoded)));
+    this._storageTries = {}; // their roots moved on
+  }
+
+  private async flushStorage(address: string, changes: [string, Uint8Array | undefined][]): Promise<void> {
+    const owner = new Address(Buffer.from(address, "hex"));
+    const account = await this.getAccount(owner);
+    if (!account) return; // destroyed in this block, and its storage with it
+    const trie = this.batchAt(account.storageRoot);
+    for (const [slot, value] of changes) {
+      const isZero = value === undefined || value.length === 0 || (value.length === 1 && value[0] === RLP_EMPTY_STRING);
+      trie.set(keccak(Buffer.from(slot, "hex")), isZero ? undefined : value);
+    }
+    account.storageRoot = trie.commit((key, encoded) => this.database.written.set(key, encoded));
+    await this.putAccount(owner, account);
+  }
+
+  private batchAt(root: Uint8Array): TrieBatch {
+    return new TrieBatch(root, (key) => this.database.read(key));
+  }
+
+  /** Trie key of an address; the same few thousand addresses come block after block. */
+  private hashOf(address: string): Uint8Array {
+    let hash = this.hashed.get(address);
+    if (!hash) {
+      hash = keccak(Buffer.from(address, "hex"));
+      if (this.hashed.size < HASHED_ADDRESSES_MAX) this.hashed.set(address, hash);
+    }
+    return hash;
+  }
 }
+
+/** The first byte of the RLP of a zero slot. */
+const RLP_EMPTY_STRING = 0x80;
+const HASHED_ADDRESSES_MAX = 65_536;
 
 export class WorldState {
   readonly manager: MerkleStateManager;
@@ -111,7 +193,7 @@ export class WorldState {
       : { type: CacheType.LRU, size: STATE_CACHE_ENTRIES };
     this.block = new BlockStateManager({
       common: options.common, trie: this.trie, caches: new Caches({ account: cache, storage: cache, code: cache }),
-    });
+    }, this.database);
     this.manager = this.block;
   }
 
