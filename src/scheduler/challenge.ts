@@ -1,6 +1,7 @@
 /**
  * Owns: proving a node's power (white paper 2.4, 2.2.3). The master draws a seed; the node computes a
- * whole matrix product from it before a deadline and returns the 64-byte transcript of every tile;
+ * whole matrix product from it before a deadline and returns the ticket of every tile (the keyed hash
+ * of its transcript);
  * the master recomputes tiles it draws afterwards.
  * Invariants: operands depend on the node's address, so no two nodes can share one computation;
  * power is work / time until the answer arrived, so one machine that answers for several nodes at
@@ -10,12 +11,12 @@ import { blake3 } from "@noble/hashes/blake3.js";
 import { bytesToHex, concatBytes, hexToBytes, utf8ToBytes } from "@noble/hashes/utils.js";
 import { requireInput } from "./errors.js";
 
-/** Cells of one tile, and bytes of its transcript, as CryptoRight-M has them. */
+/** Cells of one tile, and bytes of its ticket, as CryptoRight-M has them. */
 export const TILE_CELLS = 128;
-export const TRANSCRIPT_BYTES = 64;
+export const TICKET_BYTES = 32;
 /** A forger of a tenth of the tiles passes 16 draws with probability 0.9^16 = 19 %, of half 0.002 %. */
 export const DEFAULT_TILES_CHECKED = 16;
-/** 2^16 tiles are 4 MiB of transcripts: a bound on what one answer may make the master hold. */
+/** 2^16 tiles are 2 MiB of tickets: a bound on what one answer may make the master hold. */
 export const TILES_MAX = 65_536;
 
 export interface ChallengeDims {
@@ -37,11 +38,11 @@ export interface Challenge {
 export interface ChallengeAnswer {
   readonly seed: string;
   readonly node: string;
-  /** tiles x 64 bytes, ascending tile number. */
-  readonly transcripts: Uint8Array;
+  /** tiles x 32 bytes, ascending tile number. */
+  readonly tickets: Uint8Array;
 }
 
-/** Recomputes one tile's transcript from the operand seed; the device does it, or plain TypeScript. */
+/** Recomputes one tile's ticket from the operand seed; the device does it, or plain TypeScript. */
 export type RecomputeTile = (operandSeed: Uint8Array, dims: ChallengeDims, tile: number) => Uint8Array;
 
 export type ChallengeVerdict =
@@ -82,16 +83,16 @@ export function verifyAnswer(
     return { ok: false, code: "too-late", message: `answered ${receivedAtMs - challenge.deadlineMs} ms after the deadline` };
   }
   const tiles = tilesOf(challenge.dims);
-  if (answer.transcripts.length !== tiles * TRANSCRIPT_BYTES) {
+  if (answer.tickets.length !== tiles * TICKET_BYTES) {
     return {
       ok: false, code: "wrong-length",
-      message: `expected ${tiles * TRANSCRIPT_BYTES} bytes of transcripts, got ${answer.transcripts.length}`,
+      message: `expected ${tiles * TICKET_BYTES} bytes of tickets, got ${answer.tickets.length}`,
     };
   }
   const operandSeed = operandSeedOf(challenge);
   for (const tile of drawTiles(tiles, tilesChecked, random)) {
     const expected = recomputeTile(operandSeed, challenge.dims, tile);
-    const given = answer.transcripts.subarray(tile * TRANSCRIPT_BYTES, (tile + 1) * TRANSCRIPT_BYTES);
+    const given = answer.tickets.subarray(tile * TICKET_BYTES, (tile + 1) * TICKET_BYTES);
     if (!given.every((byte, index) => byte === expected[index])) {
       return { ok: false, code: "wrong-tile", message: `tile ${tile} is not what its operands give` };
     }
@@ -102,7 +103,7 @@ export function verifyAnswer(
     ok: true,
     elapsedMs,
     multiplyAddsPerSecond: (BigInt(m) * BigInt(n) * BigInt(k) * 1_000n) / BigInt(elapsedMs),
-    proofDigest: `0x${bytesToHex(blake3(concatBytes(operandSeed, blake3(answer.transcripts))))}`,
+    proofDigest: `0x${bytesToHex(blake3(concatBytes(operandSeed, blake3(answer.tickets))))}`,
   };
 }
 

@@ -29,13 +29,15 @@ export interface ShardLedgerState {
   leases: Lease[];
   /** Samples counted in each epoch. */
   done: number[];
+  /** Who worked last on each shard; null: nobody, or a worker that is gone. */
+  owners: (string | null)[];
 }
 
 export type AdvanceVerdict =
   | { ok: true; samples: number; isLeaseDone: boolean; isAllDone: boolean }
   | { ok: false; code: "unknown-lease" | "not-holder" | "not-next"; message: string };
 
-/** One epoch is queued at a time; these bound a task's ledger to some MiB. */
+/** At most two epochs are queued at a time; these bound a task's ledger to some MiB. */
 export const SHARDS_MAX = 65_536;
 export const EPOCHS_MAX = 100_000;
 
@@ -56,7 +58,7 @@ export class ShardLedger {
       `expected 1 to ${EPOCHS_MAX}, got ${epochs}`);
     const ledger = new ShardLedger({
       shardSamples: [...shardSamples], epochs, epoch: -1, nextLease: 1, queue: [], leases: [],
-      done: new Array<number>(epochs).fill(0),
+      done: new Array<number>(epochs).fill(0), owners: new Array<string | null>(shardSamples.length).fill(null),
     });
     ledger.#openEpoch();
     return ledger;
@@ -71,19 +73,32 @@ export class ShardLedger {
   }
 
   /**
-   * The next range for a worker, or undefined when there is nothing to do now. The next epoch opens
-   * as soon as the last range of this one is out, so that nobody waits for the slowest.
+   * The next range for a worker, or undefined when there is nothing to do now. A worker keeps its shards
+   * over the epochs, because each new one costs a key and a transfer and widens what the worker sees
+   * (white paper 3.6: no node holds more than its part). It goes one epoch ahead of the slowest before
+   * it takes over another's shard, so that nobody waits.
    */
   grant(worker: string): Lease | undefined {
-    const held = this.#state.leases.find((each) => each.worker === worker);
+    const state = this.#state;
+    const held = state.leases.find((each) => each.worker === worker);
     if (held !== undefined) return held;
-    if (this.#state.queue.length === 0) this.#openEpoch();
-    const range = this.#state.queue.shift();
+    let at = this.#choose(worker);
+    if (at === undefined && state.queue.length < state.shardSamples.length && this.#openEpoch()) at = this.#choose(worker);
+    const range = state.queue.splice(at ?? 0, 1)[0];
     if (range === undefined) return undefined;
-    const lease: Lease = { ...range, id: this.#state.nextLease, worker };
-    this.#state.nextLease += 1;
-    this.#state.leases.push(lease);
+    const lease: Lease = { ...range, id: state.nextLease, worker };
+    state.nextLease += 1;
+    state.leases.push(lease);
+    state.owners[range.shard] = worker;
     return lease;
+  }
+
+  /** The oldest range of the worker's own shards, else of a shard that nobody works on. */
+  #choose(worker: string): number | undefined {
+    const { queue, owners } = this.#state;
+    const own = queue.findIndex((range) => owners[range.shard] === worker);
+    const at = own >= 0 ? own : queue.findIndex((range) => owners[range.shard] === null);
+    return at < 0 ? undefined : at;
   }
 
   /** Samples [from, to) of a lease are done; only the next ones in order can be. */
@@ -112,6 +127,7 @@ export class ShardLedger {
     this.#state.leases = this.#state.leases.filter((each) => each.worker !== worker);
     const ranges = lost.map(({ epoch, shard, from, to }) => ({ epoch, shard, from, to }));
     this.#state.queue.unshift(...ranges);
+    this.#state.owners = this.#state.owners.map((owner) => (owner === worker ? null : owner));
     return ranges;
   }
 
@@ -140,11 +156,12 @@ export class ShardLedger {
     return this.#state.shardSamples.reduce((total, each) => total + each, 0);
   }
 
-  #openEpoch(): void {
+  #openEpoch(): boolean {
     const state = this.#state;
-    if (state.epoch + 1 >= state.epochs) return;
+    if (state.epoch + 1 >= state.epochs) return false;
     state.epoch += 1;
-    state.queue = state.shardSamples.map((samples, shard) => ({ epoch: state.epoch, shard, from: 0, to: samples }));
+    state.queue.push(...state.shardSamples.map((samples, shard) => ({ epoch: state.epoch, shard, from: 0, to: samples })));
+    return true;
   }
 
   /** Throws when the invariant is broken; called by the journal after a restore. */

@@ -3,7 +3,7 @@ import { bytesToHex } from "@noble/hashes/utils.js";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import {
-  type ChallengeDims, issueChallenge, operandSeedOf, tilesOf, TRANSCRIPT_BYTES, verifyAnswer,
+  type ChallengeDims, issueChallenge, operandSeedOf, tilesOf, TICKET_BYTES, verifyAnswer,
 } from "../../src/scheduler/challenge.js";
 import { deadlineOf } from "../../src/scheduler/deadline.js";
 import { type Capability, gradeOf } from "../../src/scheduler/grading.js";
@@ -48,15 +48,15 @@ describe("challenge", () => {
   const dims: ChallengeDims = { m: 64, n: 128, k: 128 };
   /** Stands for the tile arithmetic: any function that nobody can guess without computing it. */
   const tileOf = (seed: Uint8Array, _: ChallengeDims, tile: number) =>
-    blake3(new Uint8Array([...seed, tile & 255, tile >> 8]), { dkLen: TRANSCRIPT_BYTES });
+    blake3(new Uint8Array([...seed, tile & 255, tile >> 8]), { dkLen: TICKET_BYTES });
   let counter = 0;
   const random = (bytes: number) => blake3(new TextEncoder().encode(`random ${counter++}`), { dkLen: bytes });
   const answerTo = (challenge: ReturnType<typeof issueChallenge>) => {
-    const transcripts = new Uint8Array(tilesOf(dims) * TRANSCRIPT_BYTES);
+    const tickets = new Uint8Array(tilesOf(dims) * TICKET_BYTES);
     for (let tile = 0; tile < tilesOf(dims); tile += 1) {
-      transcripts.set(tileOf(operandSeedOf(challenge), dims, tile), tile * TRANSCRIPT_BYTES);
+      tickets.set(tileOf(operandSeedOf(challenge), dims, tile), tile * TICKET_BYTES);
     }
-    return { seed: challenge.seed, node: challenge.node, transcripts };
+    return { seed: challenge.seed, node: challenge.node, tickets };
   };
   const issue = (of: string, nowMs = 1_000) => issueChallenge(of, dims, 500, nowMs, random);
 
@@ -84,9 +84,9 @@ describe("challenge", () => {
     const challenge = issue(node(3));
     const answer = answerTo(challenge);
     expect(verifyAnswer(challenge, answer, 1_501, random, tileOf)).toMatchObject({ ok: false, code: "too-late" });
-    expect(verifyAnswer(challenge, { ...answer, transcripts: answer.transcripts.subarray(1) }, 1_100, random, tileOf))
+    expect(verifyAnswer(challenge, { ...answer, tickets: answer.tickets.subarray(1) }, 1_100, random, tileOf))
       .toMatchObject({ ok: false, code: "wrong-length" });
-    const half = { ...answer, transcripts: answer.transcripts.slice().fill(7, answer.transcripts.length / 2) };
+    const half = { ...answer, tickets: answer.tickets.slice().fill(7, answer.tickets.length / 2) };
     expect(verifyAnswer(challenge, half, 1_100, random, tileOf)).toMatchObject({ ok: false, code: "wrong-tile" });
     expect(verifyAnswer(issue(node(3)), answer, 1_100, random, tileOf)).toMatchObject({ ok: false, code: "wrong-challenge" });
     expect(() => issueChallenge(node(3), { m: 65, n: 64, k: 128 }, 1, 0, random)).toThrow(/multiples/);

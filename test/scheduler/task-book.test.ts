@@ -201,6 +201,25 @@ describe("ShardLedger", () => {
       }), { numRuns: 100 });
   });
 
+  it("keeps each worker on its own shards over the epochs, and hands a lost worker's to the others", () => {
+    const ledger = ShardLedger.create([4, 4, 4, 4], 3);
+    const seen = { a: new Set<number>(), b: new Set<number>() };
+    const work = (worker: "a" | "b"): void => {
+      const lease = ledger.grant(worker)!;
+      seen[worker].add(lease.shard);
+      expect(ledger.advance(worker, lease.id, lease.from, lease.to).ok).toBe(true);
+      ledger.check();
+    };
+    for (let i = 0; i < 2; i += 1) (work("a"), work("b"));
+    expect([...seen.a].filter((shard) => seen.b.has(shard))).toEqual([]);
+    for (let i = 0; i < 2; i += 1) work("a"); // a is faster: one epoch ahead, on the same shards
+    expect(seen.a.size).toBe(2);
+    ledger.release("b");
+    while (!ledger.isAllDone) work("a");
+    expect(seen.a.size).toBe(4);
+    expect(ledger.samplesDone).toBe(48);
+  });
+
   it("does not let one worker report another's lease", () => {
     const ledger = ShardLedger.create([5], 1);
     const lease = ledger.grant("a")!;

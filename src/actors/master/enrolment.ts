@@ -60,7 +60,7 @@ async function proveInt8(worker: Ref<typeof WorkerProtocol>, node: string, modul
   const answer = await worker.call("challenge", { operandSeed: operandSeedOf(challenge), dims: INT8_DIMS }, { timeoutMs: ALLOWED_MS });
   const receivedAtMs = now();
   if (!answer.ok) throw new Refusal("no-answer", `the int8 challenge was not answered: ${answer.error.message}`);
-  const verdict = verifyAnswer(challenge, { seed: challenge.seed, node, transcripts: answer.value.tickets }, receivedAtMs, random, createTileCheck(device));
+  const verdict = verifyAnswer(challenge, { seed: challenge.seed, node, tickets: answer.value.tickets }, receivedAtMs, random, createTileCheck(device));
   if (!verdict.ok) throw new Refusal(verdict.code, verdict.message);
   return { power: verdict.multiplyAddsPerSecond, digest: verdict.proofDigest };
 }

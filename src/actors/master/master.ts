@@ -3,7 +3,7 @@
 // relays is ciphertext, verified by its address.
 import { join } from "node:path";
 import { type Address } from "viem";
-import { priceFeedAbi, taskMarketAbi } from "../../chain/contracts/abi.js";
+import { masterRegistryAbi, priceFeedAbi, taskMarketAbi } from "../../chain/contracts/abi.js";
 import { systemAddresses } from "../../chain/contracts/system.js";
 import { type Chain } from "../../chain/index.js";
 import { createHash } from "../../data/hash.js";
@@ -27,6 +27,8 @@ import { TaskFiles } from "./task-file.js";
 /** A worker whose link stays down this long is lost; a reconnect of the same process takes milliseconds. */
 const LOST_AFTER_MS = 2_000;
 const TICK_MS = 1_000;
+/** A third of the registry's window of an hour. */
+const HEARTBEAT_MS = 20 * 60_000;
 /** Open tasks of one master; each holds a journal of some hundred kilobytes. */
 const TASKS_MAX = 256;
 /** A miner pledges a fifth of its part of the estimate (the market's own default). */
@@ -97,6 +99,17 @@ export function master(modules: MasterModules) {
       for (const task of tasks.values()) task.tick(timeSeconds);
       if (tasks.size > TASKS_MAX / 2) for (const [id, task] of tasks) if (task.isOver) tasks.delete(id);
     });
+
+    // the chain drops a master that is silent for a window; the first beat also revives one that slept
+    const heartbeat = async (): Promise<void> => {
+      try {
+        await transactor.send({ address: systemAddresses.masterRegistry, abi: masterRegistryAbi, functionName: "heartbeat", args: [] });
+      } catch (error) {
+        ctx.log.warn((error as Error).message);
+      }
+    };
+    ctx.timers.every("heartbeat", HEARTBEAT_MS, () => void heartbeat());
+    if (now() - chain.genesis.timestampMs > HEARTBEAT_MS) void heartbeat();
 
     const join_ = async (request: JoinRequest, nodeId: string) => {
       const node: KnownNode = {
