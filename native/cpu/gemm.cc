@@ -1,8 +1,11 @@
 // Owns: the fp32 product: packing, blocking over caches and threads.
-// A task is one panel of B (a few vectors wide) against a range of rows. It packs the panel chunk by
-// chunk into its thread's own buffer, which then stays in L2 for all its rows; packing all of B
-// first cost a quarter of the time of a 128-row batch. A is read in place, except that a transposed
-// A is first copied into row tiles. Which thread computes which block changes no bit.
+// Few rows (a batch): a task is one panel of B (a few vectors wide) against a range of rows. It packs
+// the panel chunk by chunk into its thread's own buffer, which stays in L2 for all its rows; packing
+// all of B first cost a quarter of the time of a 128-row batch.
+// Many rows: all of B is packed first, and a task is a block of rows, which stays in L2, against
+// all panels; otherwise A would be read from L3 once a panel (0.75x against 0.9x at 2048).
+// A is read in place, except that a transposed A is first copied into row tiles. Which thread
+// computes which block changes no bit.
 #include <cstring>
 
 #include "cpu.h"
@@ -10,14 +13,19 @@
 namespace tesra {
 namespace {
 
-// Rows a task takes at least, where there are as many: packing is then under 5 % of its work.
-constexpr int64_t kRowsATask = 256;
+// More rows than this and B is packed once for all.
+constexpr int64_t kFewRows = 384;
+// Rows of a block in that case: 192 rows x 512 floats are 384 KiB, a fifth of L2.
+constexpr int64_t kBlockRows = 192;
+// Packed B at a time: 4 Mi floats, so that scratch stays bounded for any shape.
+constexpr int64_t kPackedB = int64_t{4} << 20;
 // A transposed A is copied when it fits 16 Mi floats, else read in place, column by column.
 constexpr int64_t kPackedA = int64_t{16} << 20;
 
 struct Blocking {
   int vectors, rows;      // register tile
   int64_t panel, panels;  // columns a panel, panels in all
+  int64_t slab;           // panels packed at a time; 0: each task packs its own
   bool copy_a;
 };
 
@@ -28,12 +36,14 @@ Blocking blocking_of(const Kernels& k, const tesra_gemm& g) {
   b.rows = main_tile ? k.gemm_rows : (g.trans_a ? k.column_form : k.row_form)[b.vectors];
   b.panel = static_cast<int64_t>(b.vectors) * k.width;
   b.panels = ceil_div(g.n, b.panel);
+  b.slab = g.m <= kFewRows ? 0 : larger<int64_t>(1, smaller(b.panels, kPackedB / (b.panel * g.k)));
   b.copy_a = g.trans_a && int64_t{g.m} * g.k <= kPackedA;
   return b;
 }
 
-int64_t panel_floats(const Blocking& b, const tesra_gemm& g) {
-  return b.panel * smaller<int64_t>(g.k, TESRA_K_CHUNK);
+int64_t packed_floats(const Context& cx, const Blocking& b, const tesra_gemm& g) {
+  if (b.slab > 0) return b.slab * b.panel * g.k;
+  return cx.pool->threads() * b.panel * smaller<int64_t>(g.k, TESRA_K_CHUNK);
 }
 
 }  // namespace
@@ -42,7 +52,7 @@ size_t gemm_scratch(const Context& cx, const tesra_gemm& g) {
   if (g.m == 0 || g.n == 0 || g.k == 0) return 0;
   const Blocking b = blocking_of(*cx.kernels, g);
   const int64_t copied = b.copy_a ? round_up(int64_t{g.m} * g.k, 16) : 0;
-  return static_cast<size_t>(cx.pool->threads() * panel_floats(b, g) + copied);
+  return static_cast<size_t>(packed_floats(cx, b, g) + copied);
 }
 
 namespace {
@@ -78,46 +88,117 @@ struct Job {
   const float* copied_a;
 };
 
-// Columns of one panel, rows [row0, row1) (whole tiles but for the last).
-void compute_panel(const Job& job, int64_t p, int64_t row0, int64_t row1, float* packed) {
+int panel_columns(const Job& job, int64_t p) {
+  return static_cast<int>(smaller<int64_t>(job.b.panel, job.g.n - p * job.b.panel));
+}
+
+void pack_chunk(const Job& job, int64_t p, int64_t k0, int depth, float* out) {
+  const tesra_gemm& g = job.g;
+  const int64_t column = p * job.b.panel;
+  const int columns = panel_columns(job, p);
+  const int width = static_cast<int>(round_up(columns, job.k.width));
+  if (g.trans_b)
+    job.k.pack_transposed(g.b + column * g.k + k0, g.k, depth, columns, width, out);
+  else
+    job.k.pack_rows(g.b + k0 * g.n + column, g.n, depth, columns, width, out);
+}
+
+// One panel's chunk against rows [row0, row1): whole tiles but for the last.
+void compute_rows(const Job& job, int64_t p, int64_t k0, int depth, const float* packed,
+                  int64_t row0, int64_t row1) {
   const tesra_gemm& g = job.g;
   const Kernels& k = job.k;
-  const Blocking& b = job.b;
-  const int64_t column = p * b.panel;
+  const int64_t column = p * job.b.panel;
+  const bool last = k0 + depth == g.k;
+  const Segment segment{0, 0, depth};
   Tile t;
-  t.columns = static_cast<int>(smaller<int64_t>(b.panel, g.n - column));
+  t.columns = panel_columns(job, p);
   const int vectors = static_cast<int>(ceil_div(t.columns, k.width));
-  const int width = vectors * k.width;
   t.b = packed;
-  t.b_step = width;
+  t.b_step = static_cast<int64_t>(vectors) * k.width;
   t.ldc = g.n;
-  Segment segment{0, 0, 0};
   t.segments = &segment;
   t.segment_count = 1;
-  for (int64_t k0 = 0; k0 < g.k; k0 += TESRA_K_CHUNK) {
-    const int depth = static_cast<int>(smaller<int64_t>(TESRA_K_CHUNK, g.k - k0));
-    const bool last = k0 + depth == g.k;
-    if (g.trans_b)
-      k.pack_transposed(g.b + column * g.k + k0, g.k, depth, t.columns, width, packed);
-    else
-      k.pack_rows(g.b + k0 * g.n + column, g.n, depth, t.columns, width, packed);
-    segment.length = depth;
-    t.load = k0 > 0 || g.accumulate;
-    t.bias = last && g.bias ? g.bias + column : nullptr;
-    t.relu = last && g.relu;
-    for (int64_t r = row0; r < row1; r += b.rows) {
-      const int rows = static_cast<int>(smaller<int64_t>(b.rows, row1 - r));
-      t.c = g.c + r * g.n + column;
-      if (g.trans_a) {
-        t.a[0] = job.copied_a ? job.copied_a + r * g.k + k0 * rows : g.a + k0 * g.m + r;
-        t.k_step = job.copied_a ? rows : g.m;
-        k.by_columns[vectors][rows](t);
-      } else {
-        for (int i = 0; i < rows; ++i) t.a[i] = g.a + (r + i) * g.k + k0;
-        t.k_step = 1;
-        k.by_rows[vectors][rows](t);
-      }
+  t.load = k0 > 0 || g.accumulate;
+  t.bias = last && g.bias ? g.bias + column : nullptr;
+  t.relu = last && g.relu;
+  for (int64_t r = row0; r < row1; r += job.b.rows) {
+    const int rows = static_cast<int>(smaller<int64_t>(job.b.rows, row1 - r));
+    t.c = g.c + r * g.n + column;
+    if (g.trans_a) {
+      t.a[0] = job.copied_a ? job.copied_a + r * g.k + k0 * rows : g.a + k0 * g.m + r;
+      t.k_step = job.copied_a ? rows : g.m;
+      k.by_columns[vectors][rows](t);
+      continue;
     }
+    for (int i = 0; i < rows; ++i) t.a[i] = g.a + (r + i) * g.k + k0;
+    t.k_step = 1;
+    // The next tile's rows: a few lines each set the L2 streamer going.
+    const int64_t next = smaller<int64_t>(job.b.rows, row1 - r - rows);
+    for (int i = 0; i < next; ++i) {
+      const float* a = g.a + (r + rows + i) * g.k + k0;
+      __builtin_prefetch(a, 0, 2);
+      __builtin_prefetch(a + 16, 0, 2);
+    }
+    k.by_rows[vectors][rows](t);
+  }
+}
+
+template <class F>
+void for_chunks(const tesra_gemm& g, const F& f) {
+  for (int64_t k0 = 0; k0 < g.k; k0 += TESRA_K_CHUNK)
+    f(k0, static_cast<int>(smaller<int64_t>(TESRA_K_CHUNK, g.k - k0)));
+}
+
+void few_rows(const Context& cx, const Job& job, float* scratch) {
+  const tesra_gemm& g = job.g;
+  const Blocking& b = job.b;
+  const int threads = cx.pool->threads();
+  const int64_t buffer = packed_floats(cx, b, g) / threads;
+  int64_t rows = round_up(g.m, b.rows), blocks = 1;
+  while (threads > 1 && b.panels * blocks < 2 * threads && rows > 4 * b.rows) {
+    rows = round_up(ceil_div(rows, 2), b.rows);
+    blocks = ceil_div(g.m, rows);
+  }
+  cx.pool->run(b.panels * blocks, [&](int64_t task, int thread) {
+    const int64_t p = task / blocks, row = task % blocks * rows;
+    float* packed = scratch + thread * buffer;
+    for_chunks(g, [&](int64_t k0, int depth) {
+      pack_chunk(job, p, k0, depth, packed);
+      compute_rows(job, p, k0, depth, packed, row, smaller<int64_t>(g.m, row + rows));
+    });
+  });
+}
+
+void many_rows(const Context& cx, const Job& job, float* scratch) {
+  const tesra_gemm& g = job.g;
+  const Blocking& b = job.b;
+  const int64_t chunks = ceil_div(g.k, TESRA_K_CHUNK);
+  const int64_t block = kBlockRows / b.rows * b.rows, blocks = ceil_div(g.m, block);
+  for (int64_t first = 0; first < b.panels; first += b.slab) {
+    const int64_t panels = smaller(b.slab, b.panels - first);
+    auto place = [&](int64_t p, int64_t k0) {  // panel p of this slab, from row k0 on
+      const int64_t width = round_up(panel_columns(job, first + p), job.k.width);
+      return scratch + p * b.panel * g.k + k0 * width;
+    };
+    cx.pool->run(panels * chunks, [&](int64_t task, int) {
+      const int64_t p = task / chunks, k0 = task % chunks * TESRA_K_CHUNK;
+      const int depth = static_cast<int>(smaller<int64_t>(TESRA_K_CHUNK, g.k - k0));
+      pack_chunk(job, first + p, k0, depth, place(p, k0));
+    });
+    int64_t groups = 1;
+    while (cx.pool->threads() > 1 && blocks * groups < 4 * cx.pool->threads() &&
+           groups * 2 <= panels)
+      groups *= 2;
+    const int64_t group = ceil_div(panels, groups);
+    cx.pool->run(blocks * groups, [&](int64_t task, int) {
+      const int64_t row = task / groups * block, p0 = task % groups * group;
+      for_chunks(g, [&](int64_t k0, int depth) {
+        for (int64_t p = p0; p < smaller(panels, p0 + group); ++p)
+          compute_rows(job, first + p, k0, depth, place(p, k0), row,
+                       smaller<int64_t>(g.m, row + block));
+      });
+    });
   }
 }
 
@@ -127,27 +208,14 @@ void gemm(const Context& cx, const tesra_gemm& g, float* scratch) {
   if (g.m == 0 || g.n == 0) return;
   if (g.k == 0) return without_k(g);
   const Blocking b = blocking_of(*cx.kernels, g);
-  const int64_t buffer = panel_floats(b, g);
   float* copied = nullptr;
   if (b.copy_a) {
-    copied = scratch + cx.pool->threads() * buffer;
+    copied = scratch + packed_floats(cx, b, g);
     copy_a(cx, g, b, copied);
   }
   const Job job{g, *cx.kernels, b, copied};
-  const int threads = cx.pool->threads();
-  int64_t rows = round_up(g.m, b.rows), blocks = 1;
-  if (threads > 1) {
-    // Enough tasks that the last ones leave no thread idle for long, without too narrow ranges.
-    while (b.panels * blocks < 4 * threads && rows > 4 * b.rows &&
-           (rows > kRowsATask || b.panels * blocks < 2 * threads)) {
-      rows = round_up(ceil_div(rows, 2), b.rows);
-      blocks = ceil_div(g.m, rows);
-    }
-  }
-  cx.pool->run(b.panels * blocks, [&](int64_t task, int thread) {
-    const int64_t p = task / blocks, row = task % blocks * rows;
-    compute_panel(job, p, row, smaller<int64_t>(g.m, row + rows), scratch + thread * buffer);
-  });
+  if (b.slab > 0) many_rows(cx, job, scratch);
+  else few_rows(cx, job, scratch);
 }
 
 size_t bias_grad_scratch(const tesra_bias_grad& b) {
