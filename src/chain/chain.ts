@@ -2,7 +2,7 @@
 // always the best fully validated block, and everything that a block changes is committed in one batch with the
 // head pointer, so a node that dies at any moment reopens at the last committed block.
 import { createRules } from "./execution/rules.js";
-import { compare, equals, fromHex, keyOf, toHex } from "./bytes.js";
+import { equals, fromHex, keyOf, toHex } from "./bytes.js";
 import { ChainError, messageOf } from "./errors.js";
 import { encodeBlock, decodeBlock, type Block } from "./block/block.js";
 import { BlockIndex } from "./block/block-index.js";
@@ -11,15 +11,16 @@ import type { Outcome } from "./block/receipt.js";
 import { TransactionDecoder, type Transaction } from "./block/transaction.js";
 import { orderedTrieRoot } from "./block/trie-root.js";
 import { nextBaseFee } from "./consensus/base-fee.js";
-import { branchChange, type BranchChange } from "./consensus/branches.js";
+import { branchChange, branchWrites, type BranchChange } from "./consensus/branches.js";
 import { CertificateChecker, createCertificateVerifier, type AcceptedCertificate, type CertificateVerifier } from "./consensus/certificates.js";
 import { blockWeight, nextPowTarget } from "./consensus/difficulty.js";
-import { nextModifier, slotAt, stepAt, timestampOf, winningStep, type Staker } from "./consensus/leader.js";
+import { nextModifier, slotAt, stepAt, timestampOf, type Staker } from "./consensus/leader.js";
+import { Lottery, type LotteryKeys } from "./consensus/lottery.js";
 import { OrphanPool } from "./consensus/orphans.js";
 import { checkBody, checkClaim, checkDerived, checkLeader, isBetterHead } from "./consensus/verify-header.js";
-import { proveVrf, vrfMessage } from "./crypto/vrf.js";
 import type { CertificateDevice } from "./certificate/miner.js";
 import { BlockRun, type BlockResult } from "./execution/block-run.js";
+import { fillBlock } from "./execution/fill-block.js";
 import { Executor } from "./execution/executor.js";
 import { createGenesisBlock } from "./execution/genesis-block.js";
 import type { BlockContext, CallRequest, CallResult, Machine } from "./execution/machine.js";
@@ -30,6 +31,7 @@ import { walkLedger, type Ledger } from "./ledger.js";
 import { CertificatePool } from "./mempool/certificate-pool.js";
 import { Mempool } from "./mempool/mempool.js";
 import { Serial } from "./serial.js";
+import { blocksAfterLocator, locatorOf } from "./sync.js";
 import { table, type Store, type StoreOperation } from "./store/store.js";
 
 export interface ChainOptions {
@@ -43,15 +45,12 @@ export interface ChainOptions {
   isDurable?: boolean;
 }
 
-export interface Producer {
-  blsSecretKey: Uint8Array;
-  address: Uint8Array;
+export interface Producer extends LotteryKeys {
   /** 65-byte secp256k1 signature (r, s, recovery id) over a 32-byte digest. */
   sign(digest: Uint8Array): Uint8Array | Promise<Uint8Array>;
 }
 
 export type ProducerKeys = Producer;
-type LotteryKeys = Pick<Producer, "blsSecretKey" | "address">;
 
 export interface ProducedBlock {
   header: Header;
@@ -81,10 +80,6 @@ export interface Failure {
 const REJECTED_MAX = 1_024;
 /** Slots that nextAttemptMs looks ahead; with fewer than one chance in thousands per slot it is asked again. */
 const SLOTS_AHEAD_MAX = 16;
-const VRF_PROOFS_CACHED_MAX = 64;
-const LOCATOR_HASHES_MAX = 64;
-/** A sync answer stops growing here, well below any frame limit. */
-const SYNC_BYTES_MAX = 8 * 1024 * 1024;
 
 export class Chain {
   readonly genesis: Genesis;
@@ -99,9 +94,7 @@ export class Chain {
   private readonly serial = new Serial();
   private readonly listeners = new Set<(event: ChainEvent) => void>();
   private readonly rejected = new Map<string, { code: string; reason: string }>();
-  private readonly stakersAt = new Map<string, Staker[]>();
-  private readonly proofs = new Map<string, Uint8Array>();
-  private readonly lastProducedSlots = new Map<string, number>();
+  private readonly lottery: Lottery;
   private readonly isDurable: boolean;
   private current!: Header;
   private headState!: WorldState;
@@ -120,6 +113,9 @@ export class Chain {
       index: this.index, verify: options.verifyCertificate ?? createCertificateVerifier(options.device),
     });
     this.certificates = new CertificatePool(this.checker);
+    this.lottery = new Lottery(options.genesis, {
+      index: this.index, store: options.store, readStakers: async (at) => readStakers(await this.machineAt(at)),
+    });
   }
 
   /** Opens the chain in the store, or starts it at the genesis block. Throws ChainError or StoreError. */
@@ -204,9 +200,10 @@ export class Chain {
   produce(nowMs: number, producer: Producer): Promise<ProducedBlock | undefined> {
     return this.serial.run(async () => {
       const parent = this.current;
+      await this.lottery.stakersAfter(parent);
       const slot = slotAt(nowMs, this.genesis.timestampMs, this.genesis.consensus);
-      if (slot <= parent.slot || slot <= this.lastProducedSlot(producer.address)) return undefined;
-      const step = this.winningStepOf(parent, slot, producer);
+      if (slot <= parent.slot || slot <= this.lottery.lastProducedSlot(producer.address)) return undefined;
+      const step = this.lottery.winningStep(parent, slot, producer);
       if (step === undefined || step > stepAt(nowMs, this.genesis.timestampMs, this.genesis.consensus)) return undefined;
       return this.build(parent, slot, step, producer);
     });
@@ -223,9 +220,9 @@ export class Chain {
       return Math.max(nextStepMs, timestampOf(this.current.slot + 1, 0, timestampMs, consensus));
     }
     const first = Math.max(slotAt(nowMs, timestampMs, consensus), this.current.slot + 1,
-      this.lastProducedSlot(producer.address) + 1);
+      this.lottery.lastProducedSlot(producer.address) + 1);
     for (let slot = first; slot < first + SLOTS_AHEAD_MAX; slot++) {
-      const step = this.winningStepOf(this.current, slot, producer);
+      const step = this.lottery.winningStep(this.current, slot, producer);
       if (step !== undefined) return Math.max(nowMs, timestampOf(slot, step, timestampMs, consensus));
     }
     return timestampOf(first + SLOTS_AHEAD_MAX, 0, timestampMs, consensus);
@@ -233,7 +230,7 @@ export class Chain {
 
   /** Stakers whose equity counts in the block after the head. */
   stakers(): readonly Staker[] {
-    return this.stakersAt.get(keyOf(this.current.hash)) ?? [];
+    return this.lottery.knownStakersAfter(this.current) ?? [];
   }
 
   // --- reading -------------------------------------------------------------------------------------------------
@@ -310,29 +307,12 @@ export class Chain {
 
   /** Hashes of the canonical chain, dense near the head and ever sparser towards genesis. */
   ancestorsLocator(): Uint8Array[] {
-    const hashes: Uint8Array[] = [];
-    for (let number = this.current.number, gap = 1; number > 0 && hashes.length < LOCATOR_HASHES_MAX - 1; number -= gap) {
-      hashes.push(this.index.canonicalHash(number)!);
-      if (hashes.length > 8) gap *= 2;
-    }
-    hashes.push(this.genesisBlockHash);
-    return hashes;
+    return locatorOf(this.index, this.current, this.genesisBlockHash);
   }
 
-  /** Canonical blocks after the first locator hash that is on this chain; none where no hash is. */
+  /** Encoded canonical blocks after the first locator hash that is on this chain; none where no hash is. */
   blocksAfter(locator: readonly Uint8Array[], max: number): Uint8Array[] {
-    const known = locator.slice(0, LOCATOR_HASHES_MAX).map((hash) => this.index.header(hash))
-      .find((header) => header !== undefined && this.index.isCanonical(header));
-    if (!known) return [];
-    const blocks: Uint8Array[] = [];
-    let bytes = 0;
-    for (let number = known.number + 1; number <= this.current.number && blocks.length < max; number++) {
-      const encoded = this.index.encoded(this.index.canonicalHash(number)!)!;
-      bytes += encoded.length;
-      if (bytes > SYNC_BYTES_MAX && blocks.length > 0) break;
-      blocks.push(encoded);
-    }
-    return blocks;
+    return blocksAfterLocator(this.index, this.current, locator, max);
   }
 
   // --- inside --------------------------------------------------------------------------------------------------
@@ -388,7 +368,7 @@ export class Chain {
       }
       const accepted = this.checker.checkBlock(block.certificates, parent);
       checkDerived(block, parent, accepted.map((each) => each.target), this.genesis);
-      checkLeader(header, await this.stakersAfter(parent), this.lotteryModifier(parent), this.genesis);
+      checkLeader(header, await this.lottery.stakersAfter(parent), this.lottery.modifierAfter(parent), this.genesis);
       const transactions = block.transactions.map((raw) => this.decoder.decode(raw));
       const result = await this.execute(parent, header, transactions, accepted);
       await this.commit(block, result, transactions);
@@ -440,7 +420,7 @@ export class Chain {
   private async build(parent: Header, slot: number, step: number, producer: Producer): Promise<ProducedBlock> {
     const { genesis } = this;
     const certificates = this.certificates.select(parent, genesis.certificates.perBlockMax);
-    const vrfProof = this.proofOf(parent, slot, producer);
+    const vrfProof = this.lottery.proof(parent, slot, producer);
     const certificatesRoot = orderedTrieRoot(certificates.map((each) => each.encoded));
     const draft = {
       parentHash: parent.hash, number: parent.number + 1, gasLimit: BigInt(genesis.consensus.gasLimit),
@@ -453,7 +433,7 @@ export class Chain {
     };
     const built = await this.executor.withMachine(parent.stateRoot, async (machine) => {
       const run = new BlockRun(machine, genesis, contextOf(draft, parent), this.ancestorHashes(parent));
-      const transactions = await this.fill(run, draft.baseFeePerGas);
+      const transactions = await fillBlock(run, this.mempool, draft.baseFeePerGas);
       const result = await run.finish(certificates, this.index.outcome(parent.hash)!);
       return { value: { transactions, result }, root: result.stateRoot };
     });
@@ -466,37 +446,8 @@ export class Chain {
     const block: Block = {
       header, transactions: transactions.map((each) => each.raw), certificates: certificates.map((each) => each.encoded),
     };
-    this.lastProducedSlots.set(keyOf(producer.address), slot);
-    await this.commit(block, result, transactions, [this.producedWrite(producer.address, slot)]);
+    await this.commit(block, result, transactions, [this.lottery.recordProduced(producer.address, slot)]);
     return { header, block, encoded: encodeBlock(block) };
-  }
-
-  /** Takes transactions from the pool until the block is full; one that fails to start leaves the pool. */
-  private async fill(run: BlockRun, baseFee: bigint): Promise<Transaction[]> {
-    const included: Transaction[] = [];
-    const candidates = this.mempool.pick(baseFee);
-    let answer: "skip" | undefined;
-    let bytes = 0;
-    while (run.gasLeft >= TRANSFER_GAS) {
-      const next = candidates.next(answer);
-      if (next.done) break;
-      const transaction = next.value;
-      answer = undefined;
-      if (transaction.tx.gasLimit > run.gasLeft || bytes + transaction.raw.length > TRANSACTION_BYTES_PER_BLOCK) {
-        answer = "skip";
-        continue;
-      }
-      try {
-        await run.transact(transaction);
-        included.push(transaction);
-        bytes += transaction.raw.length;
-      } catch (error) {
-        if (!(error instanceof ChainError)) throw error;
-        this.mempool.drop(transaction);
-        answer = "skip";
-      }
-    }
-    return included;
   }
 
   private async commit(block: Block, result: BlockResult, transactions: readonly Transaction[],
@@ -505,41 +456,25 @@ export class Chain {
     const from = this.current;
     const isHead = isBetterHead(header, from);
     const change = isHead ? branchChange(this.index, from, header) : undefined;
+    // the new block itself is not in the index yet
+    const transactionsOf = (each: Header) => (each === header ? transactions : this.transactionsOf(each));
     const operations = [...result.writes, ...this.index.writesOf(block, result.outcome), ...extra];
-    if (change) operations.push(...this.headWrites(change, header, transactions));
+    if (change) operations.push(...branchWrites(change, header, transactionsOf));
     this.store.write(operations, { sync: this.isDurable });
     this.index.remember(block, result.outcome);
     if (!change) return;
     await this.setHead(header);
-    await this.updatePools(change, block, transactions);
+    await this.updatePools(change, transactionsOf);
     if (change.abandoned.length > 0) {
       this.emit({ type: "reorg", from, to: header, common: change.common, depth: change.abandoned.length });
     }
     this.emit({ type: "head", header, block, outcome: result.outcome });
   }
 
-  /** The canonical index and the transaction places of the new branch, without the old one's. */
-  private headWrites(change: BranchChange, header: Header, transactions: readonly Transaction[]): StoreOperation[] {
-    const operations: StoreOperation[] = [];
-    for (const old of change.abandoned) {
-      if (old.number > header.number) operations.push({ key: table.canonical(old.number), value: undefined });
-      for (const transaction of this.transactionsOf(old)) operations.push({ key: table.transaction(transaction.hash), value: undefined });
-    }
-    for (const adopted of change.adopted) {
-      operations.push({ key: table.canonical(adopted.number), value: adopted.hash });
-      const own = equals(adopted.hash, header.hash) ? transactions : this.transactionsOf(adopted);
-      own.forEach((transaction, index) =>
-        operations.push(BlockIndex.placeWrite(transaction.hash, { blockHash: adopted.hash, index })));
-    }
-    operations.push({ key: table.head, value: header.hash });
-    return operations;
-  }
-
-  private async updatePools(change: BranchChange, block: Block, transactions: readonly Transaction[]): Promise<void> {
+  private async updatePools(change: BranchChange, transactionsOf: (header: Header) => readonly Transaction[]): Promise<void> {
     const touched = new Map<string, Uint8Array>();
     for (const adopted of change.adopted) {
-      const own = equals(adopted.hash, block.header.hash) ? transactions : this.transactionsOf(adopted);
-      for (const transaction of own) {
+      for (const transaction of transactionsOf(adopted)) {
         this.mempool.drop(transaction);
         touched.set(transaction.senderKey, transaction.sender);
       }
@@ -560,65 +495,9 @@ export class Chain {
   }
 
   private async setHead(header: Header): Promise<void> {
-    const stakers = await this.stakersAfter(header);
+    await this.lottery.stakersAfter(header); // so that production and queries find it at once
     this.current = header;
     this.headState = this.executor.stateAt(header.stateRoot);
-    this.stakersAt.set(keyOf(header.hash), stakers);
-  }
-
-  /** Stakers by the state and time of the parent: nothing in the block itself can change who may make it. */
-  private async stakersAfter(parent: Header): Promise<Staker[]> {
-    const key = keyOf(parent.hash);
-    const known = this.stakersAt.get(key);
-    if (known) return known;
-    const stakers = await readStakers(await this.machineAt(parent));
-    stakers.sort((a, b) => compare(a.address, b.address));
-    if (this.stakersAt.size >= STAKER_SETS_CACHED_MAX) this.stakersAt.delete(this.stakersAt.keys().next().value!);
-    this.stakersAt.set(key, stakers);
-    return stakers;
-  }
-
-  private lotteryModifier(parent: Header): Uint8Array {
-    const number = Math.max(0, parent.number - this.genesis.consensus.modifierLagBlocks);
-    return this.index.ancestor(parent, number).modifier;
-  }
-
-  private proofOf(parent: Header, slot: number, producer: LotteryKeys): Uint8Array {
-    const modifier = this.lotteryModifier(parent);
-    const key = `${keyOf(producer.address)}:${keyOf(modifier)}:${slot}`;
-    let proof = this.proofs.get(key);
-    if (!proof) {
-      proof = proveVrf(producer.blsSecretKey, vrfMessage(BigInt(this.genesis.chainId), modifier, slot));
-      if (this.proofs.size >= VRF_PROOFS_CACHED_MAX) this.proofs.delete(this.proofs.keys().next().value!);
-      this.proofs.set(key, proof);
-    }
-    return proof;
-  }
-
-  private winningStepOf(parent: Header, slot: number, producer: LotteryKeys): number | undefined {
-    const stakers = this.stakersAt.get(keyOf(parent.hash)) ?? [];
-    const own = stakers.find((each) => equals(each.address, producer.address));
-    if (!own) return undefined;
-    const total = stakers.reduce((sum, each) => sum + each.equity, 0n);
-    return winningStep(this.proofOf(parent, slot, producer), own.equity, total, this.genesis.consensus);
-  }
-
-  /** Two blocks of one producer in a slot are slashable, also across a restart: the slot is stored with the block. */
-  private lastProducedSlot(address: Uint8Array): number {
-    const key = keyOf(address);
-    let slot = this.lastProducedSlots.get(key);
-    if (slot === undefined) {
-      const stored = this.store.get(table.produced(address));
-      slot = stored ? Number(Buffer.from(stored).readBigUInt64BE()) : -1;
-      this.lastProducedSlots.set(key, slot);
-    }
-    return slot;
-  }
-
-  private producedWrite(address: Uint8Array, slot: number): StoreOperation {
-    const value = Buffer.alloc(8);
-    value.writeBigUInt64BE(BigInt(slot));
-    return { key: table.produced(address), value };
   }
 
   private transactionsOf(header: Header): Transaction[] {
@@ -643,11 +522,6 @@ export class Chain {
     for (const listener of this.listeners) listener(event);
   }
 }
-
-const TRANSFER_GAS = 21_000n;
-/** Leaves room for the header and ten certificates below BLOCK_BYTES_MAX. */
-const TRANSACTION_BYTES_PER_BLOCK = 4 * 1024 * 1024 - 64 * 1024;
-const STAKER_SETS_CACHED_MAX = 256;
 
 function contextOf(header: Pick<HeaderFields, "number" | "timestampMs" | "coinbase" | "gasLimit" | "baseFeePerGas">, parent: Header): BlockContext {
   return {

@@ -2,8 +2,10 @@
 // start right after the last common block.
 import { equals } from "../bytes.js";
 import { ChainError } from "../errors.js";
-import type { BlockIndex } from "../block/block-index.js";
+import { BlockIndex } from "../block/block-index.js";
 import type { Header } from "../block/header.js";
+import type { Transaction } from "../block/transaction.js";
+import { table, type StoreOperation } from "../store/store.js";
 
 export interface BranchChange {
   common: Header;
@@ -31,4 +33,20 @@ export function branchChange(index: BlockIndex, from: Header, to: Header): Branc
     }
   }
   return { common: left, abandoned, adopted };
+}
+
+/** The canonical index and the places of transactions on the new branch, without the old one's; the head last. */
+export function branchWrites(change: BranchChange, head: Header, transactionsOf: (header: Header) => readonly Transaction[]): StoreOperation[] {
+  const operations: StoreOperation[] = [];
+  for (const old of change.abandoned) {
+    if (old.number > head.number) operations.push({ key: table.canonical(old.number), value: undefined });
+    for (const { hash } of transactionsOf(old)) operations.push({ key: table.transaction(hash), value: undefined });
+  }
+  for (const adopted of change.adopted) {
+    operations.push({ key: table.canonical(adopted.number), value: adopted.hash });
+    transactionsOf(adopted).forEach(({ hash }, index) =>
+      operations.push(BlockIndex.placeWrite(hash, { blockHash: adopted.hash, index })));
+  }
+  operations.push({ key: table.head, value: head.hash });
+  return operations;
 }
