@@ -1,5 +1,6 @@
-// Owns the timing of single CUDA kernels by device events: no addon, no transfers, random data, medians.
-// Prints one JSON object; exit 4 without a usable GPU. Where the working set could sit in L2, several sets rotate.
+// Owns the timing of single CUDA kernels by device events: no addon, no transfers, random data,
+// medians. Prints one JSON object; exit 4 without a usable GPU. Where the working set could sit in
+// L2, several sets rotate.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -19,17 +20,18 @@ using namespace tesra::cuda;
 constexpr int kWarmUps = 3;
 constexpr int kRepeats = 15;  // odd: the median is one of them
 
-#define MUST(call)                                                                              \
-  do {                                                                                          \
-    const cudaError_t status_ = (call);                                                         \
-    if (status_ != cudaSuccess) {                                                               \
-      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, cudaGetErrorString(status_));     \
-      std::exit(1);                                                                             \
-    }                                                                                           \
+#define MUST(call)                                                                          \
+  do {                                                                                      \
+    const cudaError_t status_ = (call);                                                     \
+    if (status_ != cudaSuccess) {                                                           \
+      std::fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, cudaGetErrorString(status_)); \
+      std::exit(1);                                                                         \
+    }                                                                                       \
   } while (0)
 
 __global__ void randomise(uint32_t* words, int64_t count, uint32_t seed, bool floats) {
-  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < count; i += int64_t{gridDim.x} * blockDim.x) {
+  for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < count;
+       i += int64_t{gridDim.x} * blockDim.x) {
     uint64_t x = (static_cast<uint64_t>(seed) << 40) + i * 0x9e3779b97f4a7c15u;
     x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
     x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
@@ -46,7 +48,8 @@ struct Memory {
   explicit Memory(size_t bytes, bool floats = true) {
     static uint32_t seed = 0;
     MUST(cudaMalloc(&at, bytes));
-    randomise<<<1024, 256, 0, stream>>>(static_cast<uint32_t*>(at), static_cast<int64_t>(bytes / 4), ++seed, floats);
+    randomise<<<1024, 256, 0, stream>>>(static_cast<uint32_t*>(at), static_cast<int64_t>(bytes / 4),
+                                        ++seed, floats);
     MUST(cudaGetLastError());
   }
   Memory(const Memory&) = delete;
@@ -78,8 +81,8 @@ double timeMs(const std::function<void(int)>& run) {
 
 bool first = true;
 void report(const std::string& name, double ms, double perSecond, const char* unit) {
-  std::printf("%s\n    {\"name\": \"%s\", \"ms\": %.4f, \"rate\": %.2f, \"unit\": \"%s\"}", first ? "" : ",", name.c_str(),
-              ms, perSecond, unit);
+  std::printf("%s\n    {\"name\": \"%s\", \"ms\": %.4f, \"rate\": %.2f, \"unit\": \"%s\"}",
+              first ? "" : ",", name.c_str(), ms, perSecond, unit);
   std::fflush(stdout);
   first = false;
 }
@@ -101,7 +104,9 @@ double timeOp(const tesra_op& op) {
 void timeCopy() {
   constexpr size_t kBytes = size_t{2} << 30;
   Memory from(kBytes), to(kBytes);
-  const double ms = timeMs([&](int) { MUST(cudaMemcpyAsync(to.at, from.at, kBytes, cudaMemcpyDeviceToDevice, stream)); });
+  const double ms = timeMs([&](int) {
+    MUST(cudaMemcpyAsync(to.at, from.at, kBytes, cudaMemcpyDeviceToDevice, stream));
+  });
   report("device copy 2 GiB", ms, 2.0 * kBytes / ms / 1e6, "GB/s");
 }
 
@@ -109,11 +114,21 @@ void timeGemm(int m, int n, int k, int transA, int transB) {
   Memory a(size_t{4} * m * k), b(size_t{4} * k * n), c(size_t{4} * m * n);
   tesra_op op{};
   op.kind = TESRA_OP_GEMM;
-  op.u.gemm = {a.floats(), b.floats(), nullptr, c.floats(), m, n, k, static_cast<uint8_t>(transA),
-               static_cast<uint8_t>(transB), 0, 0};
+  op.u.gemm = {a.floats(),
+               b.floats(),
+               nullptr,
+               c.floats(),
+               m,
+               n,
+               k,
+               static_cast<uint8_t>(transA),
+               static_cast<uint8_t>(transB),
+               0,
+               0};
   const double ms = timeOp(op);
   char name[96];
-  std::snprintf(name, sizeof name, "sgemm %c%c %dx%dx%d", transA ? 'T' : 'N', transB ? 'T' : 'N', m, n, k);
+  std::snprintf(name, sizeof name, "sgemm %c%c %dx%dx%d", transA ? 'T' : 'N', transB ? 'T' : 'N', m,
+                n, k);
   report(name, ms, 2.0 * m * n * k / ms / 1e9, "TFLOP/s");
 }
 
@@ -125,7 +140,8 @@ void timeConv(int n, int size, int c, int oc, int kernel) {
     int kind;
     const char* name;
   };
-  for (const Kind kind : {Kind{TESRA_OP_CONV2D, "fwd"}, Kind{TESRA_OP_CONV2D_DX, "dx"}, Kind{TESRA_OP_CONV2D_DW, "dw"}}) {
+  for (const Kind kind : {Kind{TESRA_OP_CONV2D, "fwd"}, Kind{TESRA_OP_CONV2D_DX, "dx"},
+                          Kind{TESRA_OP_CONV2D_DW, "dw"}}) {
     tesra_op op{};
     op.kind = kind.kind;
     tesra_conv& o = op.u.conv;
@@ -136,13 +152,15 @@ void timeConv(int n, int size, int c, int oc, int kernel) {
     o.stride_h = o.stride_w = 1, o.pad_h = o.pad_w = pad;
     const double ms = timeOp(op);
     char name[96];
-    std::snprintf(name, sizeof name, "conv %s n%d %dx%d c%d oc%d k%d", kind.name, n, size, size, c, oc, kernel);
+    std::snprintf(name, sizeof name, "conv %s n%d %dx%d c%d oc%d k%d", kind.name, n, size, size, c,
+                  oc, kernel);
     report(name, ms, 2.0 * pixels * kernel * kernel * c * oc / ms / 1e9, "TFLOP/s");
   }
 }
 
 void timeInt8(int m, int n, int k) {
-  Memory a(static_cast<size_t>(m) * k, false), b(static_cast<size_t>(n) * k, false), c(size_t{4} * m * n);
+  Memory a(static_cast<size_t>(m) * k, false), b(static_cast<size_t>(n) * k, false),
+      c(size_t{4} * m * n);
   const double work = static_cast<double>(m) * n * k;
   char name[96];
   double ms = timeMs([&](int) {
@@ -167,7 +185,8 @@ void timeAdam(int64_t n) {
   Memory p(n * 4), g(n * 4), m(n * 4), v(n * 4);
   tesra_op op{};
   op.kind = TESRA_OP_ADAM;
-  op.u.adam = {p.floats(), g.floats(), m.floats(), v.floats(), nullptr, n, 7, 1e-3, 0.9, 0.999, 1e-8, 0.01};
+  op.u.adam = {p.floats(), g.floats(), m.floats(), v.floats(), nullptr, n,
+               7,          1e-3,       0.9,        0.999,      1e-8,    0.01};
   // v may not be negative; the first warm-up fills it with squares.
   MUST(cudaMemset(v.at, 0, n * 4));
   const double ms = timeOp(op);
@@ -179,7 +198,8 @@ void timeBlake3(size_t bytes) {
   const uint32_t key[8] = TESRA_BLAKE3_IV;
   uint32_t* result;
   const double ms = timeMs([&](int) {
-    MUST(launchBlake3(stream, static_cast<const uint8_t*>(data.at), bytes, key, false, static_cast<uint32_t*>(work.at), &result));
+    MUST(launchBlake3(stream, static_cast<const uint8_t*>(data.at), bytes, key, false,
+                      static_cast<uint32_t*>(work.at), &result));
   });
   report("blake3 " + std::to_string(bytes >> 20) + " MiB", ms, bytes / ms / 1e6, "GB/s");
 }
@@ -201,17 +221,19 @@ int main() {
   int driver = 0, runtime = 0;
   MUST(cudaDriverGetVersion(&driver));
   MUST(cudaRuntimeGetVersion(&runtime));
-  std::printf("{\"gpu\": \"%s\", \"sm\": %d, \"multiprocessors\": %d, \"l2_bytes\": %d, \"driver\": %d, \"runtime\": %d, "
-              "\"repeats\": %d, \"statistic\": \"median\", \"times\": [",
-              properties.name, properties.major * 10 + properties.minor, multiprocessors, properties.l2CacheSize, driver,
-              runtime, kRepeats);
+  std::printf(
+      "{\"gpu\": \"%s\", \"sm\": %d, \"multiprocessors\": %d, \"l2_bytes\": %d, \"driver\": %d, "
+      "\"runtime\": %d, "
+      "\"repeats\": %d, \"statistic\": \"median\", \"times\": [",
+      properties.name, properties.major * 10 + properties.minor, multiprocessors,
+      properties.l2CacheSize, driver, runtime, kRepeats);
   timeCopy();
   for (const int size : {1024, 4096, 8192}) timeGemm(size, size, size, 0, 0);
   timeGemm(4096, 4096, 4096, 0, 1);
   timeGemm(4096, 4096, 4096, 1, 0);
-  timeGemm(128, 512, 784, 0, 0);   // the MLP's first layer, batch 128: launch and fill dominate
+  timeGemm(128, 512, 784, 0, 0);  // the MLP's first layer, batch 128: launch and fill dominate
   timeGemm(784, 512, 128, 1, 0);
-  timeConv(128, 28, 1, 16, 5);     // the LeNet-like network
+  timeConv(128, 28, 1, 16, 5);  // the LeNet-like network
   timeConv(128, 14, 16, 32, 5);
   timeConv(64, 56, 64, 64, 3);
   timeInt8(4096, 4096, 4096);

@@ -1,5 +1,6 @@
 // Owns the element-wise operations and the test for finite values.
-// Invariant: out may be exactly one of the inputs, so each thread reads its elements before it writes them.
+// Invariant: out may be exactly one of the inputs, so each thread reads its elements before it
+// writes them.
 #include "../kernels/activation.h"
 
 #include "launch.h"
@@ -19,7 +20,8 @@ __device__ __forceinline__ float apply(float x, float y, float alpha, float beta
 }
 
 template <int kKind, int kWidth>
-__global__ void map(const float* x, const float* y, float* out, int64_t packs, float alpha, float beta) {
+__global__ void map(const float* x, const float* y, float* out, int64_t packs, float alpha,
+                    float beta) {
   constexpr bool kBinary = kKind == TESRA_OP_RELU_GRAD || kKind == TESRA_OP_ADD;
   forEachPack(packs, [&](int64_t i) {
     Pack<kWidth> a = loadPack<kWidth>(x, i), b{};
@@ -33,25 +35,30 @@ __global__ void widen(const uint8_t* x, float* out, int64_t n, float scale, floa
   forEachPack(n, [&](int64_t i) { out[i] = __fmaf_rn(scale, static_cast<float>(x[i]), shift); });
 }
 
-__global__ void setOne(int32_t* out) { *out = 1; }
+__global__ void setOne(int32_t* out) {
+  *out = 1;
+}
 
 __global__ void testFinite(const float* x, int32_t* out, int64_t n) {
   bool finite = true;
-  forEachPack(n, [&](int64_t i) { finite = finite && (tesra_float_bits(x[i]) & 0x7f800000u) != 0x7f800000u; });
+  forEachPack(n, [&](int64_t i) {
+    finite = finite && (tesra_float_bits(x[i]) & 0x7f800000u) != 0x7f800000u;
+  });
   if (!finite) *out = 0;  // every writer writes the same value
 }
 
 template <int kKind>
 cudaError_t launchKind(const Launch& launch, const tesra_map& op) {
   if (op.n == 0) return cudaSuccess;
-  if (op.n % 4 == 0 && aligned16(op.x) && aligned16(op.out) && (op.y == nullptr || aligned16(op.y))) {
+  if (op.n % 4 == 0 && aligned16(op.x) && aligned16(op.out) &&
+      (op.y == nullptr || aligned16(op.y))) {
     auto* kernel = map<kKind, 4>;
-    TESRA_LAUNCH(kernel, gridFor(op.n / 4, kThreads), kThreads, 0, launch.stream, op.x, op.y, op.out, op.n / 4,
-                 op.alpha, op.beta);
+    TESRA_LAUNCH(kernel, gridFor(op.n / 4, kThreads), kThreads, 0, launch.stream, op.x, op.y,
+                 op.out, op.n / 4, op.alpha, op.beta);
   } else {
     auto* kernel = map<kKind, 1>;
-    TESRA_LAUNCH(kernel, gridFor(op.n, kThreads), kThreads, 0, launch.stream, op.x, op.y, op.out, op.n, op.alpha,
-                 op.beta);
+    TESRA_LAUNCH(kernel, gridFor(op.n, kThreads), kThreads, 0, launch.stream, op.x, op.y, op.out,
+                 op.n, op.alpha, op.beta);
   }
   return cudaGetLastError();
 }
@@ -69,7 +76,8 @@ cudaError_t launchMap(const Launch& launch, int32_t kind, const tesra_map& op) {
 
 cudaError_t launchU8ToF32(const Launch& launch, const tesra_u8_to_f32& op) {
   if (op.n == 0) return cudaSuccess;
-  TESRA_LAUNCH(widen, gridFor(op.n, kThreads), kThreads, 0, launch.stream, op.x, op.out, op.n, op.scale, op.shift);
+  TESRA_LAUNCH(widen, gridFor(op.n, kThreads), kThreads, 0, launch.stream, op.x, op.out, op.n,
+               op.scale, op.shift);
   return cudaGetLastError();
 }
 
@@ -77,7 +85,8 @@ cudaError_t launchFinite(const Launch& launch, const tesra_finite& op) {
   TESRA_LAUNCH(setOne, 1, 1, 0, launch.stream, op.out);
   cudaError_t error = cudaGetLastError();
   if (error != cudaSuccess || op.n == 0) return error;
-  TESRA_LAUNCH(testFinite, gridFor(op.n, kThreads * 8), kThreads, 0, launch.stream, op.x, op.out, op.n);
+  TESRA_LAUNCH(testFinite, gridFor(op.n, kThreads * 8), kThreads, 0, launch.stream, op.x, op.out,
+               op.n);
   return cudaGetLastError();
 }
 

@@ -1,6 +1,7 @@
 // Owns the CUDA device object and the table of functions that the addon calls.
-// Invariant: one device = one GPU and one stream; every entry sets the GPU first, every exit that promises
-// results has synchronised the stream. Grown work buffers are kept until close and hold no state between calls.
+// Invariant: one device = one GPU and one stream; every entry sets the GPU first, every exit that
+// promises results has synchronised the stream. Grown work buffers are kept until close and hold no
+// state between calls.
 #include "../kernels/backend.h"
 
 #include <algorithm>
@@ -44,8 +45,11 @@ class WorkBuffer {
   size_t size_ = 0;
 };
 
-constexpr size_t kScratchAlignment = 256;  // what cudaMalloc gives, kept for every operation of a plan
-size_t alignUp(size_t size, size_t to) { return (size + to - 1) / to * to; }
+constexpr size_t kScratchAlignment =
+    256;  // what cudaMalloc gives, kept for every operation of a plan
+size_t alignUp(size_t size, size_t to) {
+  return (size + to - 1) / to * to;
+}
 
 }  // namespace
 }  // namespace tesra::cuda
@@ -67,19 +71,19 @@ namespace tesra::cuda {
 namespace {
 
 // Runs a CUDA call; on failure returns from the enclosing function with the error filled in.
-#define TESRA_TRY(doing, call)                                          \
-  do {                                                                  \
-    const cudaError_t status_ = (call);                                 \
-    if (status_ != cudaSuccess) return fail(error, status_, doing);     \
+#define TESRA_TRY(doing, call)                                      \
+  do {                                                              \
+    const cudaError_t status_ = (call);                             \
+    if (status_ != cudaSuccess) return fail(error, status_, doing); \
   } while (0)
 
 int enter(tesra_device* device, tesra_error* error) {
   TESRA_TRY("selecting the GPU", cudaSetDevice(device->index));
   return TESRA_OK;
 }
-#define TESRA_ENTER(device)                                          \
-  do {                                                               \
-    if (const int code_ = enter(device, error)) return code_;        \
+#define TESRA_ENTER(device)                                   \
+  do {                                                        \
+    if (const int code_ = enter(device, error)) return code_; \
   } while (0)
 
 void closeDevice(tesra_device* device) {
@@ -89,7 +93,8 @@ void closeDevice(tesra_device* device) {
     cudaStreamSynchronize(device->stream);
     cudaStreamDestroy(device->stream);
   }
-  for (WorkBuffer* buffer : {&device->a, &device->b, &device->c, &device->scratch}) buffer->release();
+  for (WorkBuffer* buffer : {&device->a, &device->b, &device->c, &device->scratch})
+    buffer->release();
   delete device;
 }
 
@@ -160,14 +165,16 @@ void release(tesra_device* device, void* pointer) {
 int upload(tesra_device* device, void* to, const void* from, size_t size, tesra_error* error) {
   TESRA_ENTER(device);
   if (size == 0) return TESRA_OK;
-  TESRA_TRY("copying to the GPU", cudaMemcpyAsync(to, from, size, cudaMemcpyHostToDevice, device->stream));
+  TESRA_TRY("copying to the GPU",
+            cudaMemcpyAsync(to, from, size, cudaMemcpyHostToDevice, device->stream));
   return synchronise(device, error);
 }
 
 int download(tesra_device* device, void* to, const void* from, size_t size, tesra_error* error) {
   TESRA_ENTER(device);
   if (size == 0) return TESRA_OK;
-  TESRA_TRY("copying from the GPU", cudaMemcpyAsync(to, from, size, cudaMemcpyDeviceToHost, device->stream));
+  TESRA_TRY("copying from the GPU",
+            cudaMemcpyAsync(to, from, size, cudaMemcpyDeviceToHost, device->stream));
   return synchronise(device, error);
 }
 
@@ -186,7 +193,8 @@ void destroyPlan(tesra_device* device, tesra_plan* plan) {
 }
 
 // Captures the operations into a graph. Every operation has scratch of its own.
-int record(tesra_device* device, tesra_plan* plan, const tesra_op* ops, size_t count, tesra_error* error) {
+int record(tesra_device* device, tesra_plan* plan, const tesra_op* ops, size_t count,
+           tesra_error* error) {
   TESRA_ENTER(device);
   std::vector<size_t> offsets(count);
   size_t total = 0;
@@ -196,19 +204,23 @@ int record(tesra_device* device, tesra_plan* plan, const tesra_op* ops, size_t c
   }
   if (total) {
     TESRA_TRY("allocating a plan's scratch", cudaMalloc(&plan->scratch, total));
-    TESRA_TRY("clearing a plan's scratch", cudaMemsetAsync(plan->scratch, 0, total, device->stream));
+    TESRA_TRY("clearing a plan's scratch",
+              cudaMemsetAsync(plan->scratch, 0, total, device->stream));
   }
-  TESRA_TRY("recording a plan", cudaStreamBeginCapture(device->stream, cudaStreamCaptureModeThreadLocal));
+  TESRA_TRY("recording a plan",
+            cudaStreamBeginCapture(device->stream, cudaStreamCaptureModeThreadLocal));
   cudaError_t status = cudaSuccess;
   size_t at = 0;
   for (; at < count && status == cudaSuccess; at++) {
-    const Launch launch{device->stream, device->multiprocessors, static_cast<char*>(plan->scratch) + offsets[at]};
+    const Launch launch{device->stream, device->multiprocessors,
+                        static_cast<char*>(plan->scratch) + offsets[at]};
     status = launchOp(launch, ops[at]);
   }
   const cudaError_t ended = cudaStreamEndCapture(device->stream, &plan->graph);
   if (status != cudaSuccess) {
     char doing[64];
-    std::snprintf(doing, sizeof doing, "recording operation %zu (kind %d)", at - 1, ops[at - 1].kind);
+    std::snprintf(doing, sizeof doing, "recording operation %zu (kind %d)", at - 1,
+                  ops[at - 1].kind);
     return fail(error, status, doing);
   }
   TESRA_TRY("recording a plan", ended);
@@ -217,7 +229,8 @@ int record(tesra_device* device, tesra_plan* plan, const tesra_op* ops, size_t c
   return synchronise(device, error);
 }
 
-int createPlan(tesra_device* device, const tesra_op* ops, size_t count, tesra_plan** out, tesra_error* error) {
+int createPlan(tesra_device* device, const tesra_op* ops, size_t count, tesra_plan** out,
+               tesra_error* error) {
   auto* plan = new (std::nothrow) tesra_plan;
   if (!plan) return failWith(error, TESRA_E_MEMORY, "no host memory for a plan");
   const int code = record(device, plan, ops, count, error);
@@ -239,9 +252,12 @@ int runOp(tesra_device* device, const tesra_op* op, tesra_error* error) {
   TESRA_ENTER(device);
   const size_t size = scratchBytes(*op, device->multiprocessors);
   TESRA_TRY("allocating scratch", device->scratch.reserve(size));
-  if (size) TESRA_TRY("clearing scratch", cudaMemsetAsync(device->scratch.as<void>(), 0, size, device->stream));
-  TESRA_TRY("starting an operation",
-            launchOp(Launch{device->stream, device->multiprocessors, device->scratch.as<void>()}, *op));
+  if (size)
+    TESRA_TRY("clearing scratch",
+              cudaMemsetAsync(device->scratch.as<void>(), 0, size, device->stream));
+  TESRA_TRY(
+      "starting an operation",
+      launchOp(Launch{device->stream, device->multiprocessors, device->scratch.as<void>()}, *op));
   return synchronise(device, error);
 }
 
@@ -253,17 +269,19 @@ int blake3(tesra_device* device, const tesra_blake3* args, tesra_error* error) {
     TESRA_TRY("copying to the GPU", cudaMemcpyAsync(device->a.as<void>(), args->data, args->size,
                                                     cudaMemcpyHostToDevice, device->stream));
   uint32_t key[8] = TESRA_BLAKE3_IV;
-  if (args->key) std::memcpy(key, args->key, sizeof key);  // little-endian hosts only, like CUDA itself
+  if (args->key)
+    std::memcpy(key, args->key, sizeof key);  // little-endian hosts only, like CUDA itself
   uint32_t* result = nullptr;
-  TESRA_TRY("hashing", launchBlake3(device->stream, device->a.as<uint8_t>(), args->size, key, args->key != nullptr,
-                                    device->scratch.as<uint32_t>(), &result));
+  TESRA_TRY("hashing", launchBlake3(device->stream, device->a.as<uint8_t>(), args->size, key,
+                                    args->key != nullptr, device->scratch.as<uint32_t>(), &result));
   TESRA_TRY("copying from the GPU",
             cudaMemcpyAsync(args->out, result, 32, cudaMemcpyDeviceToHost, device->stream));
   return synchronise(device, error);
 }
 
 // Copies rows x k bytes to `to` with `pitch` bytes between rows, zero beyond k.
-cudaError_t copyRows(cudaStream_t stream, WorkBuffer& to, const int8_t* from, int rows, int k, size_t pitch) {
+cudaError_t copyRows(cudaStream_t stream, WorkBuffer& to, const int8_t* from, int rows, int k,
+                     size_t pitch) {
   const size_t size = pitch * rows;
   cudaError_t status = to.reserve(std::max<size_t>(size, 1));
   if (status != cudaSuccess || size == 0) return status;
@@ -282,10 +300,11 @@ int int8Gemm(tesra_device* device, const tesra_int8_gemm* args, tesra_error* err
   TESRA_TRY("copying A", copyRows(device->stream, device->a, args->a, args->m, args->k, pitch));
   TESRA_TRY("copying B", copyRows(device->stream, device->b, args->bt, args->n, args->k, pitch));
   TESRA_TRY("allocating C", device->c.reserve(size));
-  TESRA_TRY("multiplying", launchInt8Gemm(device->stream, device->a.as<int8_t>(), device->b.as<int8_t>(),
-                                          device->c.as<int32_t>(), args->m, args->n, static_cast<int>(pitch)));
-  TESRA_TRY("copying from the GPU",
-            cudaMemcpyAsync(args->c, device->c.as<void>(), size, cudaMemcpyDeviceToHost, device->stream));
+  TESRA_TRY("multiplying",
+            launchInt8Gemm(device->stream, device->a.as<int8_t>(), device->b.as<int8_t>(),
+                           device->c.as<int32_t>(), args->m, args->n, static_cast<int>(pitch)));
+  TESRA_TRY("copying from the GPU", cudaMemcpyAsync(args->c, device->c.as<void>(), size,
+                                                    cudaMemcpyDeviceToHost, device->stream));
   return synchronise(device, error);
 }
 
@@ -300,7 +319,8 @@ void sortWinners(tesra_crm_scan* args) {
     winners[i].tile = args->tiles[i];
     std::memcpy(winners[i].ticket, args->tickets + size_t{32} * i, 32);
   }
-  std::sort(winners.begin(), winners.end(), [](const Winner& x, const Winner& y) { return x.tile < y.tile; });
+  std::sort(winners.begin(), winners.end(),
+            [](const Winner& x, const Winner& y) { return x.tile < y.tile; });
   for (uint32_t i = 0; i < args->count; i++) {
     args->tiles[i] = winners[i].tile;
     std::memcpy(args->tickets + size_t{32} * i, winners[i].ticket, 32);
@@ -321,19 +341,22 @@ int crmScan(tesra_device* device, tesra_crm_scan* args, tesra_error* error) {
   uint32_t* const words = device->c.as<uint32_t>();
   const ScanOutput out{words, words + 64 + size_t{8} * capacity, words + 64, capacity};
   TESRA_TRY("clearing", cudaMemsetAsync(out.count, 0, sizeof(uint32_t), stream));
-  TESRA_TRY("scanning", launchCrmScan(stream, device->a.as<int8_t>(), device->b.as<int8_t>(), args->m, args->n,
-                                      args->k, args->ticket_key, args->target, out));
+  TESRA_TRY("scanning",
+            launchCrmScan(stream, device->a.as<int8_t>(), device->b.as<int8_t>(), args->m, args->n,
+                          args->k, args->ticket_key, args->target, out));
   uint32_t count = 0;
-  TESRA_TRY("copying from the GPU", cudaMemcpyAsync(&count, out.count, 4, cudaMemcpyDeviceToHost, stream));
+  TESRA_TRY("copying from the GPU",
+            cudaMemcpyAsync(&count, out.count, 4, cudaMemcpyDeviceToHost, stream));
   TESRA_TRY("scanning", cudaStreamSynchronize(stream));
   args->count = count;
   if (count > capacity)
-    return failWith(error, TESRA_E_CAPACITY, "%u tiles win, and there is room for %u", count, args->capacity);
+    return failWith(error, TESRA_E_CAPACITY, "%u tiles win, and there is room for %u", count,
+                    args->capacity);
   if (count == 0) return TESRA_OK;
-  TESRA_TRY("copying from the GPU",
-            cudaMemcpyAsync(args->tiles, out.tiles, size_t{4} * count, cudaMemcpyDeviceToHost, stream));
-  TESRA_TRY("copying from the GPU",
-            cudaMemcpyAsync(args->tickets, out.tickets, size_t{32} * count, cudaMemcpyDeviceToHost, stream));
+  TESRA_TRY("copying from the GPU", cudaMemcpyAsync(args->tiles, out.tiles, size_t{4} * count,
+                                                    cudaMemcpyDeviceToHost, stream));
+  TESRA_TRY("copying from the GPU", cudaMemcpyAsync(args->tickets, out.tickets, size_t{32} * count,
+                                                    cudaMemcpyDeviceToHost, stream));
   TESRA_TRY("copying from the GPU", cudaStreamSynchronize(stream));
   sortWinners(args);
   return TESRA_OK;
@@ -345,8 +368,9 @@ int crmTile(tesra_device* device, const tesra_crm_tile* args, tesra_error* error
   TESRA_TRY("copying A", copyRows(stream, device->a, args->a_rows, 8, args->k, args->k));
   TESRA_TRY("copying B", copyRows(stream, device->b, args->b_cols, 16, args->k, args->k));
   TESRA_TRY("allocating", device->c.reserve(64));
-  TESRA_TRY("replaying a tile", launchCrmTile(stream, device->a.as<int8_t>(), device->b.as<int8_t>(), args->k,
-                                              device->c.as<uint32_t>()));
+  TESRA_TRY("replaying a tile",
+            launchCrmTile(stream, device->a.as<int8_t>(), device->b.as<int8_t>(), args->k,
+                          device->c.as<uint32_t>()));
   TESRA_TRY("copying from the GPU",
             cudaMemcpyAsync(args->j_out, device->c.as<void>(), 64, cudaMemcpyDeviceToHost, stream));
   return synchronise(device, error);
@@ -358,9 +382,9 @@ int crmTile(tesra_device* device, const tesra_crm_tile* args, tesra_error* error
 const tesra_backend* tesra_cuda_backend(void) {
   using namespace tesra::cuda;
   static const tesra_backend backend = {
-      TESRA_ABI, "cuda",  0,          probe,    openDevice, closeDevice, describe, allocate,
-      release,   upload,  download,   sync,     createPlan, runPlan,     destroyPlan, runOp,
-      blake3,    int8Gemm, crmScan,   crmTile,
+      TESRA_ABI,   "cuda",  0,      probe,    openDevice, closeDevice, describe,
+      allocate,    release, upload, download, sync,       createPlan,  runPlan,
+      destroyPlan, runOp,   blake3, int8Gemm, crmScan,    crmTile,
   };
   return &backend;
 }

@@ -1,5 +1,6 @@
-// Owns 2-D convolution forward, input gradient and weight gradient, as products of gathered operands.
-// Invariant: conv.h's K orders; a tap outside the image enters the chain as +0 (zero-filled copy).
+// Owns 2-D convolution forward, input gradient and weight gradient, as products of gathered
+// operands. Invariant: conv.h's K orders; a tap outside the image enters the chain as +0
+// (zero-filled copy).
 #include "product.h"
 
 namespace tesra::cuda {
@@ -63,7 +64,8 @@ struct WeightsByInput {
   }
 };
 
-// Weight gradient A: row = (kh, kw, c), k = (n, oh, ow): the patches with the two indices exchanged.
+// Weight gradient A: row = (kh, kw, c), k = (n, oh, ow): the patches with the two indices
+// exchanged.
 struct PatchesTransposed {
   static constexpr bool kAlongK = false;
   static constexpr bool kIsDense = false;
@@ -76,7 +78,9 @@ Shape shapeOf(const tesra_conv& op) {
   return Shape{op.h,  op.w_, op.c,        op.kh,       op.kw,    op.oc,
                op.oh, op.ow, op.stride_h, op.stride_w, op.pad_h, op.pad_w};
 }
-FastDivide by(int d) { return FastDivide(static_cast<uint32_t>(d)); }
+FastDivide by(int d) {
+  return FastDivide(static_cast<uint32_t>(d));
+}
 Patches patchesOf(const tesra_conv& op) {
   return Patches{op.x, shapeOf(op), by(op.ow), by(op.oh), by(op.c), by(op.kw)};
 }
@@ -111,7 +115,8 @@ cudaError_t launchConv(const Launch& launch, int32_t kind, const tesra_conv& op)
                             by(op.oc), by(op.kw),   by(op.stride_h), by(op.stride_w)};
     return launchProduct(launch, a, WeightsByInput{op.w, shapeOf(op), by(op.oc)}, e);
   }
-  return launchProduct(launch, PatchesTransposed{patchesOf(op)}, dense<false>(op.dy, op.oc, op.oc), e);
+  return launchProduct(launch, PatchesTransposed{patchesOf(op)}, dense<false>(op.dy, op.oc, op.oc),
+                       e);
 }
 
 }  // namespace tesra::cuda

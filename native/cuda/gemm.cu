@@ -10,7 +10,8 @@ constexpr int kThreads = 256;
 __global__ void join(Epilogue e, int chunks) {
   const int64_t cells = static_cast<int64_t>(e.m) * e.n;
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < cells; i += stride) {
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < cells;
+       i += stride) {
     float value = e.accumulate ? e.c[i] : 0.0f;
     for (int chunk = 0; chunk < chunks; chunk++) {
       const float sum = e.partial[chunk * cells + i];
@@ -45,7 +46,9 @@ __global__ void biasGradJoin(const float* partial, float* db, int64_t chunks, in
 
 constexpr int kColumnsPerBlock = 64;
 
-int64_t rowChunks(const tesra_bias_grad& op) { return (op.m + TESRA_ROW_CHUNK - 1) / TESRA_ROW_CHUNK; }
+int64_t rowChunks(const tesra_bias_grad& op) {
+  return (op.m + TESRA_ROW_CHUNK - 1) / TESRA_ROW_CHUNK;
+}
 
 }  // namespace
 
@@ -79,11 +82,13 @@ cudaError_t launchBiasGrad(const Launch& launch, const tesra_bias_grad& op) {
   const unsigned columns = (op.n + kColumnsPerBlock - 1) / kColumnsPerBlock;
   if (chunks > 0) {
     const dim3 grid(static_cast<unsigned>(chunks), columns);
-    TESRA_LAUNCH(biasGradChunks, grid, kColumnsPerBlock, 0, launch.stream, op.dy, partial, op.m, op.n);
+    TESRA_LAUNCH(biasGradChunks, grid, kColumnsPerBlock, 0, launch.stream, op.dy, partial, op.m,
+                 op.n);
     const cudaError_t error = cudaGetLastError();
     if (error != cudaSuccess) return error;
   }
-  TESRA_LAUNCH(biasGradJoin, columns, kColumnsPerBlock, 0, launch.stream, partial, op.db, chunks, op.n);
+  TESRA_LAUNCH(biasGradJoin, columns, kColumnsPerBlock, 0, launch.stream, partial, op.db, chunks,
+               op.n);
   return cudaGetLastError();
 }
 

@@ -1,6 +1,6 @@
-// Owns the few machine instructions that the kernels use by hand: asynchronous copies to shared memory,
-// matrix loads, the int8 matrix multiply-accumulate, and the launch syntax.
-// Invariant: kernels reach the hardware's own instructions through this file alone, so that the emulator
+// Owns the few machine instructions that the kernels use by hand: asynchronous copies to shared
+// memory, matrix loads, the int8 matrix multiply-accumulate, and the launch syntax. Invariant:
+// kernels reach the hardware's own instructions through this file alone, so that the emulator
 // (emulator/) can run every kernel on a machine without a GPU.
 #pragma once
 #include <cuda_runtime.h>
@@ -15,6 +15,8 @@
   kernel<<<grid, block, shared, stream>>>(__VA_ARGS__)
 #define TESRA_DYNAMIC_SHARED(name) extern __shared__ __align__(128) unsigned char name[]
 #define TESRA_UNROLL _Pragma("unroll")
+// An unrolled loop over 0 <= i < count: register arrays may be indexed by i.
+#define TESRA_FOR(i, count) _Pragma("unroll") for (int i = 0; i < (count); i++)
 #define TESRA_UNROLL_2 _Pragma("unroll 2")
 #define TESRA_NO_UNROLL _Pragma("unroll 1")
 // Hides a pointer's origin from the optimiser, at no cost in instructions.
@@ -26,21 +28,24 @@ __device__ __forceinline__ uint32_t sharedAddress(const void* pointer) {
   return static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
 }
 
-// Copies kBytes from global memory to shared memory, or writes zeros when !valid; `from` is not read then.
+// Copies kBytes from global memory to shared memory, or writes zeros when !valid; `from` is not
+// read then.
 template <int kBytes>
 __device__ __forceinline__ void copyAsync(void* to, const void* from, bool valid) {
   const int size = valid ? kBytes : 0;
   if constexpr (kBytes == 16) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(sharedAddress(to)), "l"(from),
-                 "r"(size)
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(sharedAddress(to)),
+                 "l"(from), "r"(size)
                  : "memory");
   } else {
-    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;\n" ::"r"(sharedAddress(to)), "l"(from),
-                 "n"(kBytes), "r"(size)
+    asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;\n" ::"r"(sharedAddress(to)),
+                 "l"(from), "n"(kBytes), "r"(size)
                  : "memory");
   }
 }
-__device__ __forceinline__ void copyCommit() { asm volatile("cp.async.commit_group;\n" ::: "memory"); }
+__device__ __forceinline__ void copyCommit() {
+  asm volatile("cp.async.commit_group;\n" ::: "memory");
+}
 // Waits until at most kPending of this thread's committed groups are under way.
 template <int kPending>
 __device__ __forceinline__ void copyWait() {

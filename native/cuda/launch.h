@@ -1,6 +1,7 @@
-// Owns the seam between the device object (backend.cu) and the kernel families: launchers and their scratch.
-// Invariant: a launcher only enqueues on launch.stream (so it can be captured into a graph), uses no memory
-// but the operation's tensors and launch.scratch, and returns the launch's error.
+// Owns the seam between the device object (backend.cu) and the kernel families: launchers and their
+// scratch. Invariant: a launcher only enqueues on launch.stream (so it can be captured into a
+// graph), uses no memory but the operation's tensors and launch.scratch, and returns the launch's
+// error.
 #pragma once
 #include "../kernels/backend.h"
 #include "intrinsics.h"
@@ -10,7 +11,8 @@ namespace tesra::cuda {
 struct Launch {
   cudaStream_t stream;
   int multiprocessors;
-  void* scratch;  // scratchBytes(op, multiprocessors) bytes, zeroed when allocated, 256-byte aligned
+  void*
+      scratch;  // scratchBytes(op, multiprocessors) bytes, zeroed when allocated, 256-byte aligned
 };
 
 // Scratch that one operation needs; 0 for most.
@@ -42,33 +44,36 @@ cudaError_t launchSgd(const Launch& launch, int32_t kind, const tesra_sgd& op);
 cudaError_t launchAdam(const Launch& launch, const tesra_adam& op);
 cudaError_t launchDelayCompensate(const Launch& launch, const tesra_delay_compensate& op);
 
-// BLAKE3 of `size` device bytes (16-byte aligned); `work` holds blake3Scratch(size) bytes; the 32-byte
-// result lies at the returned pointer's target, inside `work`, when the stream is done.
+// BLAKE3 of `size` device bytes (16-byte aligned); `work` holds blake3Scratch(size) bytes; the
+// 32-byte result lies at the returned pointer's target, inside `work`, when the stream is done.
 size_t blake3Scratch(size_t size);
-cudaError_t launchBlake3(cudaStream_t stream, const uint8_t* data, size_t size, const uint32_t key[8],
-                         bool keyed, uint32_t* work, uint32_t** result);
+cudaError_t launchBlake3(cudaStream_t stream, const uint8_t* data, size_t size,
+                         const uint32_t key[8], bool keyed, uint32_t* work, uint32_t** result);
 
 // Device pointers; `pitch` bytes between rows of both operands, a multiple of 64, zero beyond k.
-cudaError_t launchInt8Gemm(cudaStream_t stream, const int8_t* a, const int8_t* bt, int32_t* c, int m, int n,
-                           int pitch);
+cudaError_t launchInt8Gemm(cudaStream_t stream, const int8_t* a, const int8_t* bt, int32_t* c,
+                           int m, int n, int pitch);
 struct ScanOutput {
   uint32_t* count;    // zeroed by the caller
   uint32_t* tiles;    // capacity words
   uint32_t* tickets;  // capacity * 8 words
   uint32_t capacity;
 };
-cudaError_t launchCrmScan(cudaStream_t stream, const int8_t* a, const int8_t* bt, int m, int n, int k,
-                          const uint8_t key[32], const uint8_t target[32], const ScanOutput& out);
+cudaError_t launchCrmScan(cudaStream_t stream, const int8_t* a, const int8_t* bt, int m, int n,
+                          int k, const uint8_t key[32], const uint8_t target[32],
+                          const ScanOutput& out);
 cudaError_t launchCrmTile(cudaStream_t stream, const int8_t* aRows, const int8_t* bColumns, int k,
                           uint32_t* transcript);
 
-// Grid for `items` at `perBlock` a block, capped: kernels walk the rest in grid strides. 65,536 blocks are
-// hundreds of waves on any GPU, enough to hide the tail.
+// Grid for `items` at `perBlock` a block, capped: kernels walk the rest in grid strides. 65,536
+// blocks are hundreds of waves on any GPU, enough to hide the tail.
 constexpr int64_t kGridBlocksMax = 65536;
 inline unsigned gridFor(int64_t items, int64_t perBlock) {
   const int64_t blocks = (items + perBlock - 1) / perBlock;
   return static_cast<unsigned>(blocks < 1 ? 1 : blocks > kGridBlocksMax ? kGridBlocksMax : blocks);
 }
-inline bool aligned16(const void* pointer) { return (reinterpret_cast<uintptr_t>(pointer) & 15) == 0; }
+inline bool aligned16(const void* pointer) {
+  return (reinterpret_cast<uintptr_t>(pointer) & 15) == 0;
+}
 
 }  // namespace tesra::cuda

@@ -1,6 +1,6 @@
 // Owns fused softmax cross-entropy (loss and gradient) and the count of right answers.
-// Invariant: loss.h; a row is summed by 16 lanes and folded 8, 4, 2, 1 (an exclusive-or exchange adds the same
-// pairs, and floating-point addition commutes).
+// Invariant: loss.h; a row is summed by 16 lanes and folded 8, 4, 2, 1 (an exclusive-or exchange
+// adds the same pairs, and floating-point addition commutes).
 #include "../kernels/loss.h"
 
 #include "launch.h"
@@ -24,8 +24,8 @@ struct Best {
   float value;
   int index;
 };
-// The header's fold from x[0] keeps a NaN in first place and passes over every other one; among equals the
-// lowest index stays.
+// The header's fold from x[0] keeps a NaN in first place and passes over every other one; among
+// equals the lowest index stays.
 __device__ __forceinline__ Best bestOf(const float* x, int classes, int lane) {
   Best best{-INFINITY, 0x7fffffff};
   for (int c = lane; c < classes; c += TESRA_LANES) {
@@ -36,7 +36,8 @@ __device__ __forceinline__ Best bestOf(const float* x, int classes, int lane) {
   for (int apart = TESRA_LANES / 2; apart > 0; apart /= 2) {
     const float value = __shfl_xor_sync(0xffffffffu, best.value, apart);
     const int index = __shfl_xor_sync(0xffffffffu, best.index, apart);
-    if (value > best.value || (value == best.value && index < best.index)) best = Best{value, index};
+    if (value > best.value || (value == best.value && index < best.index))
+      best = Best{value, index};
   }
   const float first = x[0];
   if (first != first) best = Best{first, 0};
@@ -53,11 +54,13 @@ __global__ void softmaxRows(tesra_softmax_xent o, float* rowLoss) {
   const bool known = label >= 0 && label < o.classes;
   const float mx = bestOf(x, o.classes, lane).value;
   float sum = 0.0f;
-  for (int c = lane; c < o.classes; c += TESRA_LANES) sum = __fadd_rn(sum, tesra_exp(__fsub_rn(x[c], mx)));
+  for (int c = lane; c < o.classes; c += TESRA_LANES)
+    sum = __fadd_rn(sum, tesra_exp(__fsub_rn(x[c], mx)));
   sum = foldLanes(sum);
   if (at >= o.rows) return;
   if (lane == 0)
-    rowLoss[row] = known ? __fadd_rn(__fsub_rn(mx, x[label]), tesra_log(sum)) : tesra_bits_float(0x7fc00000u);
+    rowLoss[row] =
+        known ? __fadd_rn(__fsub_rn(mx, x[label]), tesra_log(sum)) : tesra_bits_float(0x7fc00000u);
   if (!o.dlogits) return;
   const float scale = __fdiv_rn(1.0f, static_cast<float>(o.rows));
   float* const d = o.dlogits + static_cast<int64_t>(row) * o.classes;
@@ -68,8 +71,8 @@ __global__ void softmaxRows(tesra_softmax_xent o, float* rowLoss) {
 }
 
 // Flat sum of rowLoss and the mean: one block, a half warp a chunk.
-__global__ void __launch_bounds__(kFlatThreads) meanLoss(const float* rowLoss, float* chunkSums, int rows,
-                                                         float* loss) {
+__global__ void __launch_bounds__(kFlatThreads)
+    meanLoss(const float* rowLoss, float* chunkSums, int rows, float* loss) {
   const int lane = threadIdx.x % TESRA_LANES, group = threadIdx.x / TESRA_LANES;
   constexpr int kGroups = kFlatThreads / TESRA_LANES;
   const int chunks = (rows + TESRA_FLAT_CHUNK - 1) / TESRA_FLAT_CHUNK;
@@ -115,7 +118,8 @@ __global__ void __launch_bounds__(kFlatThreads) countCorrect(tesra_count_correct
 }  // namespace
 
 size_t softmaxXentScratch(const tesra_softmax_xent& op) {
-  return (static_cast<size_t>(op.rows) + (op.rows + TESRA_FLAT_CHUNK - 1) / TESRA_FLAT_CHUNK + 1) * sizeof(float);
+  return (static_cast<size_t>(op.rows) + (op.rows + TESRA_FLAT_CHUNK - 1) / TESRA_FLAT_CHUNK + 1) *
+         sizeof(float);
 }
 
 cudaError_t launchSoftmaxXent(const Launch& launch, const tesra_softmax_xent& op) {
@@ -126,7 +130,8 @@ cudaError_t launchSoftmaxXent(const Launch& launch, const tesra_softmax_xent& op
     const cudaError_t error = cudaGetLastError();
     if (error != cudaSuccess) return error;
   }
-  TESRA_LAUNCH(meanLoss, 1, kFlatThreads, 0, launch.stream, rowLoss, rowLoss + op.rows, op.rows, op.loss);
+  TESRA_LAUNCH(meanLoss, 1, kFlatThreads, 0, launch.stream, rowLoss, rowLoss + op.rows, op.rows,
+               op.loss);
   return cudaGetLastError();
 }
 

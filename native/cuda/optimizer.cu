@@ -10,7 +10,9 @@ namespace {
 
 constexpr int kThreads = 256;
 
-__device__ __forceinline__ float flush(float x) { return fabsf(x) < TESRA_FLOAT_TINY ? 0.0f : x; }
+__device__ __forceinline__ float flush(float x) {
+  return fabsf(x) < TESRA_FLOAT_TINY ? 0.0f : x;
+}
 
 struct SgdConstants {
   float negativeRate, decay, momentum;
@@ -40,17 +42,21 @@ __global__ void sgd(float* p, const float* g, float* m, int64_t packs, SgdConsta
 __global__ void adamCoefficients(tesra_adam o, tesra_adam_coefficients_t* out) {
   const float next = __fadd_rn(o.step_counter[0], 1.0f);
   o.step_counter[0] = next;
-  const uint32_t t = !(next >= 1.0f) ? 1u : next > 16777216.0f ? 16777216u : static_cast<uint32_t>(next);
+  const uint32_t t = !(next >= 1.0f)      ? 1u
+                     : next > 16777216.0f ? 16777216u
+                                          : static_cast<uint32_t>(next);
   *out = tesra_adam_coefficients(&o, t);
 }
 
 template <int kWidth>
-__global__ void adam(float* p, const float* g, float* m, float* v, int64_t packs, tesra_adam_coefficients_t given,
-                     const tesra_adam_coefficients_t* stored, bool decays) {
+__global__ void adam(float* p, const float* g, float* m, float* v, int64_t packs,
+                     tesra_adam_coefficients_t given, const tesra_adam_coefficients_t* stored,
+                     bool decays) {
   const tesra_adam_coefficients_t o = stored ? *stored : given;
   const float negativeAlpha = -o.alpha;
   forEachPack(packs, [&](int64_t i) {
-    Pack<kWidth> vp = loadPack<kWidth>(p, i), vm = loadPack<kWidth>(m, i), vv = loadPack<kWidth>(v, i);
+    Pack<kWidth> vp = loadPack<kWidth>(p, i), vm = loadPack<kWidth>(m, i),
+                 vv = loadPack<kWidth>(v, i);
     const Pack<kWidth> vg = loadPack<kWidth>(g, i);
     for (int j = 0; j < kWidth; j++) {
       const float x = vg.v[j];
@@ -67,7 +73,8 @@ __global__ void adam(float* p, const float* g, float* m, float* v, int64_t packs
 }
 
 template <int kWidth>
-__global__ void delayCompensate(float* g, const float* now, const float* base, int64_t packs, float lambda) {
+__global__ void delayCompensate(float* g, const float* now, const float* base, int64_t packs,
+                                float lambda) {
   forEachPack(packs, [&](int64_t i) {
     Pack<kWidth> vg = loadPack<kWidth>(g, i);
     const Pack<kWidth> vn = loadPack<kWidth>(now, i), vb = loadPack<kWidth>(base, i);
@@ -84,20 +91,25 @@ cudaError_t launchSgdKind(const Launch& launch, const tesra_sgd& op) {
   if (op.n == 0) return cudaSuccess;
   const SgdConstants o{static_cast<float>(-op.learning_rate), static_cast<float>(op.weight_decay),
                        static_cast<float>(op.momentum), op.weight_decay != 0, op.nesterov != 0};
-  const bool wide = op.n % 4 == 0 && aligned16(op.p) && aligned16(op.g) && (!kMomentum || aligned16(op.m));
+  const bool wide =
+      op.n % 4 == 0 && aligned16(op.p) && aligned16(op.g) && (!kMomentum || aligned16(op.m));
   const int64_t packs = wide ? op.n / 4 : op.n;
   auto* kernel = wide ? sgd<kMomentum, 4> : sgd<kMomentum, 1>;
-  TESRA_LAUNCH(kernel, gridFor(packs, kThreads), kThreads, 0, launch.stream, op.p, op.g, op.m, packs, o);
+  TESRA_LAUNCH(kernel, gridFor(packs, kThreads), kThreads, 0, launch.stream, op.p, op.g, op.m,
+               packs, o);
   return cudaGetLastError();
 }
 
 }  // namespace
 
 cudaError_t launchSgd(const Launch& launch, int32_t kind, const tesra_sgd& op) {
-  return kind == TESRA_OP_MOMENTUM ? launchSgdKind<true>(launch, op) : launchSgdKind<false>(launch, op);
+  return kind == TESRA_OP_MOMENTUM ? launchSgdKind<true>(launch, op)
+                                   : launchSgdKind<false>(launch, op);
 }
 
-size_t adamScratch(const tesra_adam& op) { return op.step_counter ? sizeof(tesra_adam_coefficients_t) : 0; }
+size_t adamScratch(const tesra_adam& op) {
+  return op.step_counter ? sizeof(tesra_adam_coefficients_t) : 0;
+}
 
 cudaError_t launchAdam(const Launch& launch, const tesra_adam& op) {
   tesra_adam_coefficients_t given{};
@@ -111,12 +123,13 @@ cudaError_t launchAdam(const Launch& launch, const tesra_adam& op) {
     given = tesra_adam_coefficients(&op, op.step);
   }
   if (op.n == 0) return cudaSuccess;
-  const bool wide = op.n % 4 == 0 && aligned16(op.p) && aligned16(op.g) && aligned16(op.m) && aligned16(op.v);
+  const bool wide =
+      op.n % 4 == 0 && aligned16(op.p) && aligned16(op.g) && aligned16(op.m) && aligned16(op.v);
   const int64_t packs = wide ? op.n / 4 : op.n;
   auto* kernel = wide ? adam<4> : adam<1>;
   const bool decays = op.weight_decay != 0;
-  TESRA_LAUNCH(kernel, gridFor(packs, kThreads), kThreads, 0, launch.stream, op.p, op.g, op.m, op.v, packs, given,
-               stored, decays);
+  TESRA_LAUNCH(kernel, gridFor(packs, kThreads), kThreads, 0, launch.stream, op.p, op.g, op.m, op.v,
+               packs, given, stored, decays);
   return cudaGetLastError();
 }
 
@@ -125,8 +138,8 @@ cudaError_t launchDelayCompensate(const Launch& launch, const tesra_delay_compen
   const bool wide = op.n % 4 == 0 && aligned16(op.g) && aligned16(op.w_now) && aligned16(op.w_base);
   const int64_t packs = wide ? op.n / 4 : op.n;
   auto* kernel = wide ? delayCompensate<4> : delayCompensate<1>;
-  TESRA_LAUNCH(kernel, gridFor(packs, kThreads), kThreads, 0, launch.stream, op.g, op.w_now, op.w_base, packs,
-               op.lambda);
+  TESRA_LAUNCH(kernel, gridFor(packs, kThreads), kThreads, 0, launch.stream, op.g, op.w_now,
+               op.w_base, packs, op.lambda);
   return cudaGetLastError();
 }
 

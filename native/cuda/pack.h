@@ -1,4 +1,5 @@
-// Owns 16-byte access to float vectors: a pack of 4 (or 1, where alignment or length do not allow 4).
+// Owns 16-byte access to float vectors: a pack of 4 (or 1, where alignment or length do not allow
+// 4).
 #pragma once
 #include "intrinsics.h"
 
@@ -22,7 +23,9 @@ __device__ __forceinline__ void storePack(float* to, int64_t i, const Pack<kWidt
 template <class Visit>
 __device__ __forceinline__ void forEachPack(int64_t count, Visit&& visit) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count; i += stride) visit(i);
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < count;
+       i += stride)
+    visit(i);
 }
 
 }  // namespace tesra::cuda

@@ -1,6 +1,6 @@
-// Owns the int8 matrix product on tensor cores, the CryptoRight-M scan over its lottery tiles, and the replay
-// of one tile. Integers only: any order of summation gives the same bits.
-// Invariant: mma-geometry.h; a tile's running accumulators and its hash stay within one thread.
+// Owns the int8 matrix product on tensor cores, the CryptoRight-M scan over its lottery tiles, and
+// the replay of one tile. Integers only: any order of summation gives the same bits. Invariant:
+// mma-geometry.h; a tile's running accumulators and its hash stay within one thread.
 #include "../kernels/pow.h"
 
 #include "blake3-core.h"
@@ -22,11 +22,10 @@ struct ScanArguments {
   ScanOutput out;
 };
 
-__device__ __forceinline__ void copyOperand(unsigned char* to, const int8_t* from, int row0, int rows, int pitch,
-                                            int k0, int count) {
+__device__ __forceinline__ void copyOperand(unsigned char* to, const int8_t* from, int row0,
+                                            int rows, int pitch, int k0, int count) {
   const int thread = threadIdx.x, piece = mma::copyPiece(thread);
-  TESRA_UNROLL
-  for (int i = 0; i < count; i++) {
+  TESRA_FOR(i, count) {
     const int row = mma::copyRow(thread, i);
     const bool valid = row0 + row < rows;
     const int8_t* source =
@@ -46,7 +45,8 @@ template <bool kScan>
 __global__ void __launch_bounds__(mma::kThreads, 1)
     int8Product(Operands o, int blocksM, int blocksN, int32_t* c, ScanArguments scan) {
   TESRA_DYNAMIC_SHARED(shared);
-  uint32_t* const transcript = reinterpret_cast<uint32_t*>(shared + mma::kStages * mma::kStageBytes);
+  uint32_t* const transcript =
+      reinterpret_cast<uint32_t*>(shared + mma::kStages * mma::kStageBytes);
 
   const int thread = threadIdx.x, warp = thread / 32, lane = thread % 32;
   const int warpM = warp / mma::kWarpsN, warpN = warp % mma::kWarpsN;
@@ -57,21 +57,18 @@ __global__ void __launch_bounds__(mma::kThreads, 1)
   const auto copyStage = [&](int slot, int stage) {
     unsigned char* const at = shared + slot * mma::kStageBytes;
     copyOperand(at, o.a, row0, o.m, o.pitch, stage * mma::kStageK, mma::kPiecesA);
-    copyOperand(at + mma::kStageBytesA, o.bt, column0, o.n, o.pitch, stage * mma::kStageK, mma::kPiecesB);
+    copyOperand(at + mma::kStageBytesA, o.bt, column0, o.n, o.pitch, stage * mma::kStageK,
+                mma::kPiecesB);
   };
 
   int32_t sum[mma::kWarpMmasM][mma::kWarpMmasN][4];
-  TESRA_UNROLL
-  for (int i = 0; i < mma::kWarpMmasM; i++)
-    TESRA_UNROLL
-    for (int j = 0; j < mma::kWarpMmasN; j++)
-      TESRA_UNROLL
-      for (int e = 0; e < 4; e++) sum[i][j][e] = 0;
+  TESRA_FOR(i, mma::kWarpMmasM)
+    TESRA_FOR(j, mma::kWarpMmasN)
+      TESRA_FOR(e, 4) sum[i][j][e] = 0;
   if (kScan)
     for (int i = 0; i < mma::kTranscriptWords; i++) transcript[i * mma::kThreads + thread] = 0;
 
-  TESRA_UNROLL
-  for (int s = 0; s < mma::kStages - 1; s++) {
+  TESRA_FOR(s, mma::kStages - 1) {
     if (s < stages) copyStage(s, s);
     copyCommit();
   }
@@ -80,40 +77,35 @@ __global__ void __launch_bounds__(mma::kThreads, 1)
   TESRA_NO_UNROLL
   for (int s = 0; s < stages; s++) {
     copyWait<mma::kStages - 2>();
-    __syncthreads();  // stage s is there for all; all are done with the slot that the next copy overwrites
+    __syncthreads();  // stage s is there for all; all are done with the slot that the next copy
+                      // overwrites
     const int ahead = s + mma::kStages - 1;
     if (ahead < stages) copyStage(slot == 0 ? mma::kStages - 1 : slot - 1, ahead);
     copyCommit();
 
     const unsigned char* const a = shared + slot * mma::kStageBytes;
     const unsigned char* const b = a + mma::kStageBytesA;
-    TESRA_UNROLL
-    for (int step = 0; step < mma::kStageK / 32; step++) {
+    TESRA_FOR(step, mma::kStageK / 32) {
       uint32_t fa[mma::kWarpMmasM][4], fb[mma::kWarpMmasN / 2][4];
-      TESRA_UNROLL
-      for (int i = 0; i < mma::kWarpMmasM; i++)
-        loadMatrices(fa[i], a + mma::sharedOffset(warpM * mma::kWarpCells + mma::ldmatrixRowA(lane, i),
-                                                  mma::ldmatrixPieceA(lane, step)));
-      TESRA_UNROLL
-      for (int j = 0; j < mma::kWarpMmasN / 2; j++)
-        loadMatrices(fb[j], b + mma::sharedOffset(warpN * mma::kWarpCells + mma::ldmatrixRowB(lane, j),
-                                                  mma::ldmatrixPieceB(lane, step)));
-      TESRA_UNROLL
-      for (int i = 0; i < mma::kWarpMmasM; i++)
-        TESRA_UNROLL
-        for (int j = 0; j < mma::kWarpMmasN; j++)
+      TESRA_FOR(i, mma::kWarpMmasM)
+        loadMatrices(fa[i],
+                     a + mma::sharedOffset(warpM * mma::kWarpCells + mma::ldmatrixRowA(lane, i),
+                                           mma::ldmatrixPieceA(lane, step)));
+      TESRA_FOR(j, mma::kWarpMmasN / 2)
+        loadMatrices(fb[j],
+                     b + mma::sharedOffset(warpN * mma::kWarpCells + mma::ldmatrixRowB(lane, j),
+                                           mma::ldmatrixPieceB(lane, step)));
+      TESRA_FOR(i, mma::kWarpMmasM)
+        TESRA_FOR(j, mma::kWarpMmasN)
           multiplyAdd(sum[i][j], fa[i], fb[j / 2][j % 2 * 2], fb[j / 2][j % 2 * 2 + 1]);
     }
     slot = slot + 1 == mma::kStages ? 0 : slot + 1;
 
     if (kScan && s % mma::kStagesPerChunk == mma::kStagesPerChunk - 1) {
       uint32_t x = 0;
-      TESRA_UNROLL
-      for (int i = 0; i < mma::kWarpMmasM; i++)
-        TESRA_UNROLL
-        for (int j = 0; j < mma::kWarpMmasN; j++)
-          TESRA_UNROLL
-          for (int e = 0; e < 4; e++) x ^= static_cast<uint32_t>(sum[i][j][e]);
+      TESRA_FOR(i, mma::kWarpMmasM)
+        TESRA_FOR(j, mma::kWarpMmasN)
+          TESRA_FOR(e, 4) x ^= static_cast<uint32_t>(sum[i][j][e]);
       const int chunk = s / mma::kStagesPerChunk;
       uint32_t& word = transcript[chunk % mma::kTranscriptWords * mma::kThreads + thread];
       word = rotateRight(word, 32 - TESRA_CRM_ROTATE) ^ x;
@@ -121,29 +113,26 @@ __global__ void __launch_bounds__(mma::kThreads, 1)
   }
 
   if constexpr (kScan) {
-    const int rowBlock = block.row * mma::kWarpsM + warpM, columnBlock = block.column * mma::kWarpsN + warpN;
+    const int rowBlock = block.row * mma::kWarpsM + warpM,
+              columnBlock = block.column * mma::kWarpsN + warpN;
     const int rowBlocks = o.m / mma::kWarpCells, columnBlocks = o.n / mma::kWarpCells;
     if (rowBlock >= rowBlocks || columnBlock >= columnBlocks) return;
     uint32_t m[16], ticket[8];
-    TESRA_UNROLL
-    for (int i = 0; i < 16; i++) m[i] = transcript[i * mma::kThreads + thread];
-    TESRA_UNROLL
-    for (int i = 0; i < 8; i++) ticket[i] = scan.key.word[i];
-    compress(ticket, m, 0, 64,
-             TESRA_BLAKE3_CHUNK_START | TESRA_BLAKE3_CHUNK_END | TESRA_BLAKE3_ROOT | TESRA_BLAKE3_KEYED);
+    TESRA_FOR(i, 16) m[i] = transcript[i * mma::kThreads + thread];
+    TESRA_FOR(i, 8) ticket[i] = scan.key.word[i];
+    compress(
+        ticket, m, 0, 64,
+        TESRA_BLAKE3_CHUNK_START | TESRA_BLAKE3_CHUNK_END | TESRA_BLAKE3_ROOT | TESRA_BLAKE3_KEYED);
     if (!atMost(ticket, scan.target)) return;
     const uint32_t place = atomicAdd(scan.out.count, 1u);
     if (place >= scan.out.capacity) return;
     scan.out.tiles[place] = mma::tileIndex(rowBlock, columnBlock, columnBlocks, lane);
     for (int i = 0; i < 8; i++) scan.out.tickets[static_cast<uint64_t>(place) * 8 + i] = ticket[i];
   } else {
-    TESRA_UNROLL
-    for (int i = 0; i < mma::kWarpMmasM; i++)
-      TESRA_UNROLL
-      for (int e = 0; e < 4; e++) {
+    TESRA_FOR(i, mma::kWarpMmasM)
+      TESRA_FOR(e, 4) {
         const int row = row0 + warpM * mma::kWarpCells + mma::accumulatorRow(lane, i, e);
-        TESRA_UNROLL
-        for (int j = 0; j < mma::kWarpMmasN; j++) {
+        TESRA_FOR(j, mma::kWarpMmasN) {
           const int column = column0 + warpN * mma::kWarpCells + mma::accumulatorColumn(lane, j, e);
           if (row < o.m && column < o.n) c[static_cast<int64_t>(row) * o.n + column] = sum[i][j][e];
         }
@@ -151,7 +140,8 @@ __global__ void __launch_bounds__(mma::kThreads, 1)
   }
 }
 
-// One tile: thread = (row i, column) of its 8 x 16 cells; a chunk's words meet by exclusive-or in the block.
+// One tile: thread = (row i, column) of its 8 x 16 cells; a chunk's words meet by exclusive-or in
+// the block.
 constexpr int kTileThreads = 128;
 __global__ void __launch_bounds__(kTileThreads)
     replayTile(const int8_t* aRows, const int8_t* bColumns, int k, uint32_t* out) {
@@ -182,13 +172,15 @@ __global__ void __launch_bounds__(kTileThreads)
 }
 
 template <bool kScan>
-cudaError_t launchInt8(cudaStream_t stream, const Operands& o, int32_t* c, const ScanArguments& scan) {
+cudaError_t launchInt8(cudaStream_t stream, const Operands& o, int32_t* c,
+                       const ScanArguments& scan) {
   const int blocksM = (o.m + mma::kBlockRows - 1) / mma::kBlockRows;
   const int blocksN = (o.n + mma::kBlockColumns - 1) / mma::kBlockColumns;
   if (blocksM == 0 || blocksN == 0) return cudaSuccess;
   constexpr int kShared = mma::kStages * mma::kStageBytes + (kScan ? mma::kTranscriptBytes : 0);
   auto* kernel = int8Product<kScan>;
-  const cudaError_t error = cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
+  const cudaError_t error =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, kShared);
   if (error != cudaSuccess) return error;
   const unsigned grid = static_cast<unsigned>(blocksM) * blocksN;
   TESRA_LAUNCH(kernel, grid, mma::kThreads, kShared, stream, o, blocksM, blocksN, c, scan);
@@ -198,22 +190,26 @@ cudaError_t launchInt8(cudaStream_t stream, const Operands& o, int32_t* c, const
 Key keyOf(const uint8_t bytes[32]) {
   Key key;
   for (int i = 0; i < 8; i++)
-    key.word[i] = static_cast<uint32_t>(bytes[4 * i]) | static_cast<uint32_t>(bytes[4 * i + 1]) << 8 |
-                  static_cast<uint32_t>(bytes[4 * i + 2]) << 16 | static_cast<uint32_t>(bytes[4 * i + 3]) << 24;
+    key.word[i] = static_cast<uint32_t>(bytes[4 * i]) |
+                  static_cast<uint32_t>(bytes[4 * i + 1]) << 8 |
+                  static_cast<uint32_t>(bytes[4 * i + 2]) << 16 |
+                  static_cast<uint32_t>(bytes[4 * i + 3]) << 24;
   return key;
 }
 
-static_assert(mma::kChunkK == TESRA_CRM_CHUNK && mma::kWarpCells == TESRA_CRM_BLOCK, "one geometry");
+static_assert(mma::kChunkK == TESRA_CRM_CHUNK && mma::kWarpCells == TESRA_CRM_BLOCK,
+              "one geometry");
 
 }  // namespace
 
-cudaError_t launchInt8Gemm(cudaStream_t stream, const int8_t* a, const int8_t* bt, int32_t* c, int m, int n,
-                           int pitch) {
+cudaError_t launchInt8Gemm(cudaStream_t stream, const int8_t* a, const int8_t* bt, int32_t* c,
+                           int m, int n, int pitch) {
   return launchInt8<false>(stream, Operands{a, bt, m, n, pitch}, c, ScanArguments{});
 }
 
-cudaError_t launchCrmScan(cudaStream_t stream, const int8_t* a, const int8_t* bt, int m, int n, int k,
-                          const uint8_t key[32], const uint8_t target[32], const ScanOutput& out) {
+cudaError_t launchCrmScan(cudaStream_t stream, const int8_t* a, const int8_t* bt, int m, int n,
+                          int k, const uint8_t key[32], const uint8_t target[32],
+                          const ScanOutput& out) {
   return launchInt8<true>(stream, Operands{a, bt, m, n, k}, nullptr,
                           ScanArguments{keyOf(key), keyOf(target), out});
 }

@@ -14,8 +14,10 @@ void formatId(const cudaDeviceProp& properties, char (&out)[64]) {
   const auto* b = reinterpret_cast<const unsigned char*>(properties.uuid.bytes);
   // A slice's UUID is its own; only the name says that it is a slice.
   const char* kind = std::strstr(properties.name, "MIG ") ? "MIG" : "GPU";
-  std::snprintf(out, sizeof out, "%s-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", kind, b[0],
-                b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+  std::snprintf(out, sizeof out,
+                "%s-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", kind,
+                b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12],
+                b[13], b[14], b[15]);
 }
 
 void explain(cudaError_t status, char (&reason)[256]) {
@@ -42,8 +44,8 @@ int failWith(tesra_error* error, int code, const char* format, ...) {
 int fail(tesra_error* error, cudaError_t status, const char* doing) {
   const int code = status == cudaErrorMemoryAllocation ? TESRA_E_MEMORY : TESRA_E_DEVICE;
   (void)cudaGetLastError();  // a launch error stays pending until read
-  return failWith(error, code, "CUDA %s: %s (%s, %d)", doing, cudaGetErrorString(status), cudaGetErrorName(status),
-                  static_cast<int>(status));
+  return failWith(error, code, "CUDA %s: %s (%s, %d)", doing, cudaGetErrorString(status),
+                  cudaGetErrorName(status), static_cast<int>(status));
 }
 
 void probe(tesra_probe* out) {
@@ -76,11 +78,13 @@ void probe(tesra_probe* out) {
   out->available = smBest >= kSmMin;
   if (out->available) return;
   if (out->count == 0)
-    std::snprintf(out->reason, sizeof out->reason, "no GPU: the driver counts %d and describes none", count);
-  else
     std::snprintf(out->reason, sizeof out->reason,
-                  "no usable GPU: compute capability %d.%d or newer is needed, the best here (%s) has %d.%d", kSmMin / 10,
-                  kSmMin % 10, out->devices[0].name, smBest / 10, smBest % 10);
+                  "no GPU: the driver counts %d and describes none", count);
+  else
+    std::snprintf(
+        out->reason, sizeof out->reason,
+        "no usable GPU: compute capability %d.%d or newer is needed, the best here (%s) has %d.%d",
+        kSmMin / 10, kSmMin % 10, out->devices[0].name, smBest / 10, smBest % 10);
 }
 
 int selectGpu(const char* gpu, tesra_error* error) {
@@ -96,17 +100,20 @@ int selectGpu(const char* gpu, tesra_error* error) {
   const bool isIndex = !any && *end == '\0';
   for (int i = 0; i < seen.count; i++) {
     const tesra_gpu& device = seen.devices[i];
-    const bool named = any ? device.sm >= kSmMin : isIndex ? device.index == index : std::strcmp(device.id, gpu) == 0;
+    const bool named = any       ? device.sm >= kSmMin
+                       : isIndex ? device.index == index
+                                 : std::strcmp(device.id, gpu) == 0;
     if (!named) continue;
     if (device.sm < kSmMin) {
-      failWith(error, TESRA_E_UNAVAILABLE, "GPU %s (%s) has compute capability %d.%d; %d.%d or newer is needed", gpu,
+      failWith(error, TESRA_E_UNAVAILABLE,
+               "GPU %s (%s) has compute capability %d.%d; %d.%d or newer is needed", gpu,
                device.name, device.sm / 10, device.sm % 10, kSmMin / 10, kSmMin % 10);
       return -1;
     }
     return device.index;
   }
-  failWith(error, TESRA_E_UNAVAILABLE, "no GPU \"%s\": %d visible, the first is %s (%s)", gpu, seen.count,
-           seen.devices[0].id, seen.devices[0].name);
+  failWith(error, TESRA_E_UNAVAILABLE, "no GPU \"%s\": %d visible, the first is %s (%s)", gpu,
+           seen.count, seen.devices[0].id, seen.devices[0].name);
   return -1;
 }
 

@@ -1,4 +1,5 @@
-// Owns what the CUDA back end says about GPUs: whether any can be used, why not, and which one a name selects.
+// Owns what the CUDA back end says about GPUs: whether any can be used, why not, and which one a
+// name selects.
 #pragma once
 #include <cuda_runtime.h>
 
@@ -11,7 +12,8 @@ constexpr int kSmMin = 80;
 
 // Sets *error: "doing: the driver's words (name, number)"; returns the code.
 int fail(tesra_error* error, cudaError_t status, const char* doing);
-int failWith(tesra_error* error, int code, const char* format, ...) __attribute__((format(printf, 3, 4)));
+int failWith(tesra_error* error, int code, const char* format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 void probe(tesra_probe* out);
 // Index of the GPU that `gpu` names (NULL or "": the first usable), or -1 with *error set.

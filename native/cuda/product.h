@@ -1,19 +1,21 @@
 // Owns the fp32 matrix product that gemm.cu and conv.cu share: C[row][column] = sum over k of
 // A(row, k) * B(column, k), where each operand is a loader that says where an element lies.
-// Invariant (repro-f32): for each output, each TESRA_K_CHUNK of k is one FMA chain from +0 with k ascending,
-// and the chunk sums are added in ascending order. Tile size and splitting therefore change no bit.
+// Invariant (repro-f32): for each output, each TESRA_K_CHUNK of k is one FMA chain from +0 with k
+// ascending, and the chunk sums are added in ascending order. Tile size and splitting therefore
+// change no bit.
 #pragma once
 #include "../kernels/exact-math.h"
 #include "launch.h"
 
 namespace tesra::cuda {
 
-constexpr int kTileK = 16;     // k a pipeline stage; divides TESRA_K_CHUNK
+constexpr int kTileK = 16;  // k a pipeline stage; divides TESRA_K_CHUNK
 constexpr int kProductStages = 3;
-constexpr int kPadding = 4;    // floats after each shared row: keeps 16-byte alignment, spreads banks
+constexpr int kPadding = 4;  // floats after each shared row: keeps 16-byte alignment, spreads banks
 static_assert(TESRA_K_CHUNK % kTileK == 0, "a stage never crosses a chunk");
 
-// A warp is 4 x 8 lanes; a lane owns kGroups x kGroups pieces of 4 x 4 outputs, 16 rows (32 columns) apart.
+// A warp is 4 x 8 lanes; a lane owns kGroups x kGroups pieces of 4 x 4 outputs, 16 rows (32
+// columns) apart.
 template <int kGroupsT, int kWarpsMT, int kWarpsNT, int kBlocksT>
 struct Tile {
   static constexpr int kGroups = kGroupsT;
@@ -24,9 +26,9 @@ struct Tile {
   static constexpr int kColumns = kWarpsN * 32 * kGroups;
   static constexpr int kBlocksPerMultiprocessor = kBlocksT;
 };
-// 64 x 128 with 8 x 8 outputs a thread. 128 registers are accumulators (running chunk and total); with 3 blocks
-// a multiprocessor (168 registers) 72 words a thread spill, with 2 none: the 64 independent chains hide latency
-// with fewer warps.
+// 64 x 128 with 8 x 8 outputs a thread. 128 registers are accumulators (running chunk and total);
+// with 3 blocks a multiprocessor (168 registers) 72 words a thread spill, with 2 none: the 64
+// independent chains hide latency with fewer warps.
 using LargeTile = Tile<2, 2, 2, 2>;
 // 32 x 32 with 4 x 4 outputs a thread, for products too small to fill the GPU with large tiles.
 using SmallTile = Tile<1, 2, 1, 8>;
@@ -39,14 +41,17 @@ struct Epilogue {
   bool relu, accumulate;
 };
 
-// Division by a constant as one multiplication (Granlund and Montgomery 1994), exact for 0 <= x < 2^31.
+// Division by a constant as one multiplication (Granlund and Montgomery 1994), exact for 0 <= x <
+// 2^31.
 struct FastDivide {
   uint32_t divisor, multiplier, shift;
   FastDivide() = default;
-  explicit FastDivide(uint32_t x) : divisor(x ? x : 1), multiplier(0), shift(0) {  // 0: an empty tensor
+  explicit FastDivide(uint32_t x)
+      : divisor(x ? x : 1), multiplier(0), shift(0) {  // 0: an empty tensor
     const uint32_t d = divisor;
     while ((uint64_t{1} << shift) < d) shift++;
-    multiplier = static_cast<uint32_t>((((uint64_t{1} << 32) * ((uint64_t{1} << shift) - d)) / d) + 1);
+    multiplier =
+        static_cast<uint32_t>((((uint64_t{1} << 32) * ((uint64_t{1} << shift) - d)) / d) + 1);
   }
   __device__ __forceinline__ int quotient(int x) const {
     const uint32_t high = __umulhi(static_cast<uint32_t>(x), multiplier);
@@ -76,13 +81,13 @@ inline Dense<kAlongK> dense(const float* p, int64_t stride, int rows) {
   return Dense<kAlongK>{p, stride, !kAlongK && aligned16(p) && stride % 4 == 0 && rows % 4 == 0};
 }
 
-// Copies `kCount` elements (4 * kWidth bytes each), `apart` floats from one to the next, of which the first
-// `valid` exist. The pointer walks through an opaque statement: otherwise the compiler keeps kCount addresses
-// in registers across the whole product (measured: 1.2 KB of spills a thread).
+// Copies `kCount` elements (4 * kWidth bytes each), `apart` floats from one to the next, of which
+// the first `valid` exist. The pointer walks through an opaque statement: otherwise the compiler
+// keeps kCount addresses in registers across the whole product (measured: 1.2 KB of spills a
+// thread).
 template <int kCount, int kWidth, int kSharedStep>
 __device__ __forceinline__ void copyWalk(float* s, const float* from, int64_t apart, int valid) {
-  TESRA_UNROLL
-  for (int i = 0; i < kCount; i++) {
+  TESRA_FOR(i, kCount) {
     copyAsync<4 * kWidth>(s + i * kSharedStep, from, i < valid);
     from += apart;
     TESRA_OPAQUE(from);
@@ -91,7 +96,8 @@ __device__ __forceinline__ void copyWalk(float* s, const float* from, int64_t ap
 
 // Copies the kRows x kTileK stage of one operand to shared memory as s[k][row].
 template <int kRows, int kThreads, class Load>
-__device__ __forceinline__ void copyStage(float* s, const Load& load, int row0, int rows, int k0, int kEnd) {
+__device__ __forceinline__ void copyStage(float* s, const Load& load, int row0, int rows, int k0,
+                                          int kEnd) {
   constexpr int kStride = kRows + kPadding;
   constexpr int kCount = kTileK * kRows / kThreads;
   const int thread = threadIdx.x;
@@ -108,7 +114,8 @@ __device__ __forceinline__ void copyStage(float* s, const Load& load, int row0, 
     constexpr int kStep = kThreads / kTileK;
     const int r = thread / kTileK, kk = thread % kTileK;
     const int valid = k0 + kk < kEnd ? (rows - row0 - r + kStep - 1) / kStep : 0;
-    copyWalk<kCount, 1, kStep>(s + kk * kStride + r, load.at(row0 + r, k0 + kk), kStep * load.stride, valid);
+    copyWalk<kCount, 1, kStep>(s + kk * kStride + r, load.at(row0 + r, k0 + kk),
+                               kStep * load.stride, valid);
   } else if (load.vectors) {
     constexpr int kPieces = kRows / 4, kStep = kThreads / kPieces;
     const int r = thread % kPieces * 4, kk = thread / kPieces;
@@ -146,55 +153,41 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocksPerMultiprocessor)
   const int stages = (kEnd - kBegin + kTileK - 1) / kTileK;
 
   float sum[kG][kG][4][4], total[kG][kG][4][4];
-  TESRA_UNROLL
-  for (int i = 0; i < kG; i++)
-    TESRA_UNROLL
-    for (int j = 0; j < kG; j++)
-      TESRA_UNROLL
-      for (int r = 0; r < 4; r++)
-        TESRA_UNROLL
-        for (int c = 0; c < 4; c++) sum[i][j][r][c] = total[i][j][r][c] = 0.0f;
+  TESRA_FOR(i, kG)
+    TESRA_FOR(j, kG)
+      TESRA_FOR(r, 4)
+        TESRA_FOR(c, 4) sum[i][j][r][c] = total[i][j][r][c] = 0.0f;
 
-  TESRA_UNROLL
-  for (int s = 0; s < kProductStages - 1; s++) {
+  TESRA_FOR(s, kProductStages - 1) {
     if (s < stages) {
       copyStage<T::kRows, T::kThreads>(sharedA[s], loadA, row0, e.m, kBegin + s * kTileK, kEnd);
-      copyStage<T::kColumns, T::kThreads>(sharedB[s], loadB, column0, e.n, kBegin + s * kTileK, kEnd);
+      copyStage<T::kColumns, T::kThreads>(sharedB[s], loadB, column0, e.n, kBegin + s * kTileK,
+                                          kEnd);
     }
     copyCommit();
   }
 
   const auto step = [&](const float* a, const float* b) {
     float fa[kG][4], fb[kG][4];
-    TESRA_UNROLL
-    for (int i = 0; i < kG; i++) {
+    TESRA_FOR(i, kG) {
       const float4 va = *reinterpret_cast<const float4*>(a + laneRow + 16 * i);
       const float4 vb = *reinterpret_cast<const float4*>(b + laneColumn + 32 * i);
       fa[i][0] = va.x, fa[i][1] = va.y, fa[i][2] = va.z, fa[i][3] = va.w;
       fb[i][0] = vb.x, fb[i][1] = vb.y, fb[i][2] = vb.z, fb[i][3] = vb.w;
     }
-    TESRA_UNROLL
-    for (int i = 0; i < kG; i++)
-      TESRA_UNROLL
-      for (int j = 0; j < kG; j++)
-        TESRA_UNROLL
-        for (int r = 0; r < 4; r++)
-          TESRA_UNROLL
-          for (int c = 0; c < 4; c++)
-            sum[i][j][r][c] = __fmaf_rn(fa[i][r], fb[j][c], sum[i][j][r][c]);
+    TESRA_FOR(i, kG)
+      TESRA_FOR(j, kG)
+        TESRA_FOR(r, 4)
+          TESRA_FOR(c, 4) sum[i][j][r][c] = __fmaf_rn(fa[i][r], fb[j][c], sum[i][j][r][c]);
   };
   // Visits the lane's outputs inside the matrix: visit(row, column, i, j, r, c).
   const auto outputs = [&](auto&& visit) {
-    TESRA_UNROLL
-    for (int i = 0; i < kG; i++)
-      TESRA_UNROLL
-      for (int r = 0; r < 4; r++) {
+    TESRA_FOR(i, kG)
+      TESRA_FOR(r, 4) {
         const int row = row0 + laneRow + 16 * i + r;
         if (row >= e.m) continue;
-        TESRA_UNROLL
-        for (int j = 0; j < kG; j++)
-          TESRA_UNROLL
-          for (int c = 0; c < 4; c++) {
+        TESRA_FOR(j, kG)
+          TESRA_FOR(c, 4) {
             const int column = column0 + laneColumn + 32 * j + c;
             if (column < e.n) visit(row, column, i, j, r, c);
           }
@@ -212,12 +205,15 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocksPerMultiprocessor)
   TESRA_NO_UNROLL
   for (int s = 0; s < stages; s++) {
     copyWait<kProductStages - 2>();
-    __syncthreads();  // stage s is there for all; all are done with the slot that the next copy overwrites
+    __syncthreads();  // stage s is there for all; all are done with the slot that the next copy
+                      // overwrites
     const int ahead = s + kProductStages - 1;
     if (ahead < stages) {
       const int to = slot == 0 ? kProductStages - 1 : slot - 1;
-      copyStage<T::kRows, T::kThreads>(sharedA[to], loadA, row0, e.m, kBegin + ahead * kTileK, kEnd);
-      copyStage<T::kColumns, T::kThreads>(sharedB[to], loadB, column0, e.n, kBegin + ahead * kTileK, kEnd);
+      copyStage<T::kRows, T::kThreads>(sharedA[to], loadA, row0, e.m, kBegin + ahead * kTileK,
+                                       kEnd);
+      copyStage<T::kColumns, T::kThreads>(sharedB[to], loadB, column0, e.n, kBegin + ahead * kTileK,
+                                          kEnd);
     }
     copyCommit();
 
@@ -225,8 +221,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocksPerMultiprocessor)
     const float* b = sharedB[slot];
     const int depth = kEnd - (kBegin + s * kTileK);
     if (depth >= kTileK) {
-      TESRA_UNROLL
-      for (int kk = 0; kk < kTileK; kk++) step(a + kk * kStrideA, b + kk * kStrideB);
+      TESRA_FOR(kk, kTileK) step(a + kk * kStrideA, b + kk * kStrideB);
     } else {
       // No step beyond k: fma(0, 0, -0) would turn a sum of -0 into +0.
       TESRA_NO_UNROLL
@@ -235,14 +230,10 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocksPerMultiprocessor)
     slot = slot + 1 == kProductStages ? 0 : slot + 1;
 
     if ((s + 1) % (TESRA_K_CHUNK / kTileK) == 0 || s + 1 == stages) {
-      TESRA_UNROLL
-      for (int i = 0; i < kG; i++)
-        TESRA_UNROLL
-        for (int j = 0; j < kG; j++)
-          TESRA_UNROLL
-          for (int r = 0; r < 4; r++)
-            TESRA_UNROLL
-            for (int c = 0; c < 4; c++) {
+      TESRA_FOR(i, kG)
+        TESRA_FOR(j, kG)
+          TESRA_FOR(r, 4)
+            TESRA_FOR(c, 4) {
               const float chunk = sum[i][j][r][c];
               total[i][j][r][c] = first ? chunk : __fadd_rn(total[i][j][r][c], chunk);
               sum[i][j][r][c] = 0.0f;
@@ -271,7 +262,8 @@ struct ProductShape {
   int blocksM, blocksN, chunks;
   bool split;
 };
-// Splitting stores chunks * m * n floats; beyond this the copies cost more than idle multiprocessors.
+// Splitting stores chunks * m * n floats; beyond this the copies cost more than idle
+// multiprocessors.
 constexpr int64_t kPartialBytesMax = int64_t{256} << 20;
 inline ProductShape productShape(int m, int n, int k, int multiprocessors) {
   const auto ceil = [](int64_t x, int64_t y) { return (x + y - 1) / y; };
@@ -294,7 +286,8 @@ inline size_t productScratch(int m, int n, int k, int multiprocessors) {
   return shape.split ? static_cast<size_t>(shape.chunks) * m * n * sizeof(float) : 0;
 }
 
-// Adds the chunk sums of a split product in order; chunks = 0 stands for an empty k. Defined in gemm.cu.
+// Adds the chunk sums of a split product in order; chunks = 0 stands for an empty k. Defined in
+// gemm.cu.
 cudaError_t launchJoin(cudaStream_t stream, const Epilogue& e, int chunks);
 
 template <class LoadA, class LoadB>
@@ -302,7 +295,8 @@ cudaError_t launchProduct(const Launch& launch, const LoadA& a, const LoadB& b, 
   if (e.m == 0 || e.n == 0) return cudaSuccess;
   const ProductShape shape = productShape(e.m, e.n, e.k, launch.multiprocessors);
   if (shape.split) e.partial = static_cast<float*>(launch.scratch);
-  const dim3 grid(static_cast<unsigned>(shape.blocksM) * shape.blocksN, shape.split ? shape.chunks : 1);
+  const dim3 grid(static_cast<unsigned>(shape.blocksM) * shape.blocksN,
+                  shape.split ? shape.chunks : 1);
   if (shape.chunks > 0) {
     if (shape.large) {
       auto* kernel = product<LargeTile, LoadA, LoadB>;

@@ -1,6 +1,7 @@
-// Owns the check of the whole CUDA back end, on the emulated device or (compiled by nvcc) on a GPU: every operation
-// on random shapes and hostile values, at once or as a plan, bit for bit against the plain loops of reference.h.
-// Usage: check [seed] [rounds] [large]; exit 0 when all agree, 1 with the first difference, 4 without a GPU.
+// Owns the check of the whole CUDA back end, on the emulated device or (compiled by nvcc) on a GPU:
+// every operation on random shapes and hostile values, at once or as a plan, bit for bit against
+// the plain loops of reference.h. Usage: check [seed] [rounds] [large]; exit 0 when all agree, 1
+// with the first difference, 4 without a GPU.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -10,124 +11,31 @@
 #include <string>
 #include <vector>
 
-#include "reference.h"
+#include "check-tools.h"
 
 namespace {
-
-#if defined(TESRA_CUDA_EMULATOR)
-void pretend(int multiprocessors) { emulator::multiprocessors = multiprocessors; }
-#else
-void pretend(int) {}
-#endif
-
-const tesra_backend* backend;
-tesra_device* device;
-tesra_error error;
-uint64_t state = 1;
-int checks = 0;
-
-uint32_t random32() {
-  state = state * 6364136223846793005u + 1442695040888963407u;
-  uint64_t x = state;
-  x ^= x >> 33;
-  x *= 0xff51afd7ed558ccdu;
-  return static_cast<uint32_t>(x >> 32);
-}
-int pick(int low, int high) { return low + static_cast<int>(random32() % static_cast<uint32_t>(high - low + 1)); }
-bool coin(int in = 2) { return random32() % in == 0; }
-
-[[noreturn]] void wrong(const std::string& what) {
-  std::fprintf(stderr, "wrong: %s\n", what.c_str());
-  std::exit(1);
-}
-void must(int code, const char* what) {
-  if (code != TESRA_OK) wrong(std::string(what) + ": " + error.message);
-}
-
-// Ordinary values; now and then tiny ones (results that underflow to -0), zeros of both signs, and NaN or infinity.
-enum class Values { finite, special, tiny };
-float value(Values kind) {
-  const uint32_t r = random32();
-  if (kind == Values::tiny) return (coin() ? 1 : -1) * std::ldexp(1.0f, -pick(60, 90));
-  if (r % 64 == 0) return coin() ? 0.0f : -0.0f;
-  if (r % 64 < 3) return (coin() ? 1 : -1) * std::ldexp(1.0f + (r >> 8) * 0x1p-24f, -pick(70, 140));
-  if (kind == Values::special && r % 512 == 3) return coin() ? NAN : coin() ? INFINITY : -INFINITY;
-  return (static_cast<float>(r >> 8) * 0x1p-23f - 1.0f) * 2.0f;
-}
-
-// A tensor on the host (for the reference) and on the device.
-template <class T>
-struct Tensor {
-  std::vector<T> host;
-  T* on = nullptr;
-  explicit Tensor(size_t n) : host(n) {
-    void* pointer;
-    must(backend->alloc(device, n * sizeof(T), &pointer, &error), "alloc");
-    on = static_cast<T*>(pointer);
-  }
-  Tensor(const Tensor&) = delete;
-  ~Tensor() { backend->free(device, on); }
-  void send() { must(backend->upload(device, on, host.data(), host.size() * sizeof(T), &error), "upload"); }
-  std::vector<T> fetch() {
-    std::vector<T> out(host.size());
-    must(backend->download(device, out.data(), on, out.size() * sizeof(T), &error), "download");
-    return out;
-  }
-};
-using FloatTensor = Tensor<float>;
-void fill(FloatTensor& t, Values kind = Values::finite) {
-  for (float& x : t.host) x = value(kind);
-  t.send();
-}
-void poison(FloatTensor& t) {
-  for (float& x : t.host) x = NAN;
-  t.send();
-}
-
-bool same(float x, float y) { return memcmp(&x, &y, 4) == 0 || (std::isnan(x) && std::isnan(y)); }
-bool same(int32_t x, int32_t y) { return x == y; }
-template <class T>
-void compare(Tensor<T>& t, const std::string& what) {
-  const std::vector<T> got = t.fetch();
-  for (size_t i = 0; i < got.size(); i++)
-    if (!same(got[i], t.host[i]))
-      wrong(what + " [" + std::to_string(i) + "] = " + std::to_string(got[i]) + ", expected " + std::to_string(t.host[i]));
-  checks++;
-}
-
-void runOp(const tesra_op& op) { must(backend->run_op(device, &op, &error), "run_op"); }
-void runPlan(const std::vector<tesra_op>& ops) {
-  tesra_plan* plan = nullptr;
-  must(backend->plan_create(device, ops.data(), ops.size(), &plan, &error), "plan_create");
-  must(backend->plan_run(device, plan, &error), "plan_run");
-  backend->plan_destroy(device, plan);
-}
-void run(const tesra_op& op) { coin() ? runOp(op) : runPlan({op}); }
-
-std::string dims(std::initializer_list<int64_t> list) {
-  std::string out;
-  for (const int64_t x : list) out += (out.empty() ? "" : "x") + std::to_string(x);
-  return out;
-}
 
 void checkGemm(int m, int n, int k, bool ta, bool tb) {
   const bool bias = coin();
   const Values kind = k < 3 ? Values::tiny : coin(4) ? Values::special : Values::finite;
-  FloatTensor a(static_cast<size_t>(m) * k), b(static_cast<size_t>(k) * n), c(static_cast<size_t>(m) * n), d(n);
+  FloatTensor a(static_cast<size_t>(m) * k), b(static_cast<size_t>(k) * n),
+      c(static_cast<size_t>(m) * n), d(n);
   fill(a, kind), fill(b, kind), fill(c), fill(d);
   tesra_op op{};
   op.kind = TESRA_OP_GEMM;
   op.u.gemm = {a.on, b.on, bias ? d.on : nullptr, c.on, m, n, k, ta, tb, coin(), coin()};
   run(op);
   tesra_gemm plain = op.u.gemm;
-  plain.a = a.host.data(), plain.b = b.host.data(), plain.c = c.host.data(), plain.bias = bias ? d.host.data() : nullptr;
+  plain.a = a.host.data(), plain.b = b.host.data(), plain.c = c.host.data(),
+  plain.bias = bias ? d.host.data() : nullptr;
   reference::gemm(plain);
   compare(c, "gemm " + dims({m, n, k}) + (ta ? " TA" : "") + (tb ? " TB" : ""));
 }
 
 void checkGemms(int count) {
   static const int depths[] = {0, 1, 2, 15, 16, 17, 100, 511, 512, 513, 1030, 1600};
-  for (int i = 0; i < count; i++) checkGemm(pick(1, 150), pick(1, 150), depths[pick(0, 11)], coin(), coin());
+  for (int i = 0; i < count; i++)
+    checkGemm(pick(1, 150), pick(1, 150), depths[pick(0, 11)], coin(), coin());
 }
 
 // Enough blocks of 64 x 128 that this GPU takes the large tile, ragged on every side.
@@ -152,18 +60,24 @@ void checkBiasGrad() {
 
 void checkConv() {
   tesra_conv o{};
-  o.n = pick(1, 3), o.h = pick(1, 12), o.w_ = pick(1, 12), o.c = coin() ? 1 : pick(1, 20), o.oc = pick(1, 20);
+  o.n = pick(1, 3), o.h = pick(1, 12), o.w_ = pick(1, 12), o.c = coin() ? 1 : pick(1, 20),
+  o.oc = pick(1, 20);
   o.kh = pick(1, 5), o.kw = pick(1, 5);
-  o.pad_h = pick(0, o.kh - 1), o.pad_w = pick(0, o.kw - 1), o.stride_h = pick(1, 3), o.stride_w = pick(1, 3);
+  o.pad_h = pick(0, o.kh - 1), o.pad_w = pick(0, o.kw - 1), o.stride_h = pick(1, 3),
+  o.stride_w = pick(1, 3);
   if (o.h + 2 * o.pad_h < o.kh || o.w_ + 2 * o.pad_w < o.kw) return;
-  o.oh = (o.h + 2 * o.pad_h - o.kh) / o.stride_h + 1, o.ow = (o.w_ + 2 * o.pad_w - o.kw) / o.stride_w + 1;
+  o.oh = (o.h + 2 * o.pad_h - o.kh) / o.stride_h + 1,
+  o.ow = (o.w_ + 2 * o.pad_w - o.kw) / o.stride_w + 1;
   o.relu = coin();
-  FloatTensor x(static_cast<size_t>(o.n) * o.h * o.w_ * o.c), w(static_cast<size_t>(o.kh) * o.kw * o.c * o.oc);
-  FloatTensor y(static_cast<size_t>(o.n) * o.oh * o.ow * o.oc), dx(x.host.size()), dw(w.host.size()), bias(o.oc);
+  FloatTensor x(static_cast<size_t>(o.n) * o.h * o.w_ * o.c),
+      w(static_cast<size_t>(o.kh) * o.kw * o.c * o.oc);
+  FloatTensor y(static_cast<size_t>(o.n) * o.oh * o.ow * o.oc), dx(x.host.size()),
+      dw(w.host.size()), bias(o.oc);
   const Values kind = coin(4) ? Values::special : Values::finite;
   fill(x, kind), fill(w, kind), fill(bias), poison(dx), poison(dw);
   const bool biased = coin();
-  const std::string shape = dims({o.n, o.h, o.w_, o.c, o.kh, o.kw, o.oc, o.stride_h, o.stride_w, o.pad_h, o.pad_w});
+  const std::string shape =
+      dims({o.n, o.h, o.w_, o.c, o.kh, o.kw, o.oc, o.stride_h, o.stride_w, o.pad_h, o.pad_w});
   const auto one = [&](int kindOf, FloatTensor& dy, FloatTensor& out, const char* name) {
     tesra_op op{};
     op.kind = kindOf;
@@ -172,7 +86,8 @@ void checkConv() {
     op.u.conv.bias = biased && kindOf == TESRA_OP_CONV2D ? bias.on : nullptr;
     run(op);
     tesra_conv plain = op.u.conv;
-    plain.x = x.host.data(), plain.w = w.host.data(), plain.dy = dy.host.data(), plain.out = out.host.data();
+    plain.x = x.host.data(), plain.w = w.host.data(), plain.dy = dy.host.data(),
+    plain.out = out.host.data();
     plain.bias = op.u.conv.bias ? bias.host.data() : nullptr;
     reference::conv(kindOf, plain);
     compare(out, std::string(name) + " " + shape);
@@ -190,7 +105,8 @@ void checkPool() {
   o.kernel = pick(1, 3), o.stride = pick(1, 3), o.n = pick(1, 3), o.c = pick(1, 5);
   o.h = o.kernel + pick(0, 7), o.w = o.kernel + pick(0, 7);
   o.oh = (o.h - o.kernel) / o.stride + 1, o.ow = (o.w - o.kernel) / o.stride + 1;
-  FloatTensor x(static_cast<size_t>(o.n) * o.h * o.w * o.c), y(static_cast<size_t>(o.n) * o.oh * o.ow * o.c), dx(x.host.size());
+  FloatTensor x(static_cast<size_t>(o.n) * o.h * o.w * o.c),
+      y(static_cast<size_t>(o.n) * o.oh * o.ow * o.c), dx(x.host.size());
   FloatTensor dy(y.host.size());
   Tensor<int32_t> index(y.host.size());
   const std::string shape = dims({o.n, o.h, o.w, o.c, o.kernel, o.stride});
@@ -199,7 +115,8 @@ void checkPool() {
     tesra_op op{};
     op.kind = kind;
     op.u.pool = o;
-    op.u.pool.x = x.on, op.u.pool.dy = dy.on, op.u.pool.index = op.u.pool.index_out = index.on, op.u.pool.out = out.on;
+    op.u.pool.x = x.on, op.u.pool.dy = dy.on, op.u.pool.index = op.u.pool.index_out = index.on,
+    op.u.pool.out = out.on;
     run(op);
     tesra_pool plain = op.u.pool;
     plain.x = x.host.data(), plain.dy = dy.host.data(), plain.out = out.host.data();
@@ -211,7 +128,8 @@ void checkPool() {
   one(TESRA_OP_MAXPOOL, y, "maxpool");
   compare(index, "maxpool index " + shape);
   if (coin(3)) {  // hostile: any index at all
-    for (int32_t& i : index.host) i = coin(4) ? static_cast<int32_t>(random32()) : pick(0, static_cast<int>(x.host.size()) - 1);
+    for (int32_t& i : index.host)
+      i = coin(4) ? static_cast<int32_t>(random32()) : pick(0, static_cast<int>(x.host.size()) - 1);
     index.send();
   }
   one(TESRA_OP_MAXPOOL_GRAD, dx, "maxpool_grad");
@@ -233,8 +151,10 @@ void checkMaps() {
     run(op);
     for (int i = 0; i < n; i++) {
       const float a = x.host[i], b = y.host[i];
-      to.host[i] = kind == TESRA_OP_RELU ? tesra_relu(a) : kind == TESRA_OP_RELU_GRAD ? (b > 0 ? a : 0.0f)
-                   : kind == TESRA_OP_ADD ? a + b : fmaf(1.7f, a, -0.3f);
+      to.host[i] = kind == TESRA_OP_RELU        ? tesra_relu(a)
+                   : kind == TESRA_OP_RELU_GRAD ? (b > 0 ? a : 0.0f)
+                   : kind == TESRA_OP_ADD       ? a + b
+                                                : fmaf(1.7f, a, -0.3f);
     }
     compare(to, "map " + dims({kind, n}));
   }
@@ -246,7 +166,8 @@ void checkMaps() {
   op.kind = TESRA_OP_U8_TO_F32;
   op.u.u8_to_f32 = {bytes.on, wide.on, n, 1.0f / 255, -0.5f};
   run(op);
-  for (int i = 0; i < n; i++) wide.host[i] = fmaf(1.0f / 255, static_cast<float>(bytes.host[i]), -0.5f);
+  for (int i = 0; i < n; i++)
+    wide.host[i] = fmaf(1.0f / 255, static_cast<float>(bytes.host[i]), -0.5f);
   compare(wide, "u8_to_f32 " + dims({n}));
 
   FloatTensor x(n);
@@ -256,13 +177,15 @@ void checkMaps() {
   op.kind = TESRA_OP_FINITE;
   op.u.finite = {x.on, answer.on, n};
   run(op);
-  answer.host[0] = std::all_of(x.host.begin(), x.host.end(), [](float f) { return std::isfinite(f); });
+  answer.host[0] =
+      std::all_of(x.host.begin(), x.host.end(), [](float f) { return std::isfinite(f); });
   compare(answer, "finite " + dims({n}));
 }
 
 void checkLoss() {
   const int rows = coin(8) ? pick(4000, 8500) : pick(1, 70), classes = rows > 100 ? 3 : pick(1, 40);
-  FloatTensor logits(static_cast<size_t>(rows) * classes), gradient(logits.host.size()), loss(1), count(1);
+  FloatTensor logits(static_cast<size_t>(rows) * classes), gradient(logits.host.size()), loss(1),
+      count(1);
   Tensor<int32_t> labels(rows);
   fill(logits, coin(4) ? Values::special : Values::finite);
   for (float& x : logits.host)
@@ -276,13 +199,15 @@ void checkLoss() {
   op.kind = TESRA_OP_SOFTMAX_XENT;
   op.u.softmax_xent = {logits.on, labels.on, loss.on, train ? gradient.on : nullptr, rows, classes};
   run(op);
-  reference::softmaxXent({logits.host.data(), labels.host.data(), loss.host.data(), train ? gradient.host.data() : nullptr, rows, classes});
+  reference::softmaxXent({logits.host.data(), labels.host.data(), loss.host.data(),
+                          train ? gradient.host.data() : nullptr, rows, classes});
   compare(loss, "softmax_xent loss " + dims({rows, classes}));
   compare(gradient, "softmax_xent gradient " + dims({rows, classes}));
   op.kind = TESRA_OP_COUNT_CORRECT;
   op.u.count_correct = {logits.on, labels.on, count.on, rows, classes};
   run(op);
-  reference::countCorrect({logits.host.data(), labels.host.data(), count.host.data(), rows, classes});
+  reference::countCorrect(
+      {logits.host.data(), labels.host.data(), count.host.data(), rows, classes});
   compare(count, "count_correct " + dims({rows, classes}));
 }
 
@@ -308,13 +233,16 @@ void checkOptimizers() {
   step.host[0] = static_cast<float>(pick(0, 5000));
   step.send();
   op.kind = TESRA_OP_ADAM;
-  op.u.adam = {p.on, g.on, m.on, v.on, counted ? step.on : nullptr, n, 7, 0.001, 0.9, 0.999, 1e-8, decay};
+  op.u.adam = {p.on, g.on,  m.on, v.on, counted ? step.on : nullptr, n, 7, 0.001,
+               0.9,  0.999, 1e-8, decay};
   run(op);
   tesra_adam plain = op.u.adam;
-  plain.p = p.host.data(), plain.g = g.host.data(), plain.m = m.host.data(), plain.v = v.host.data();
+  plain.p = p.host.data(), plain.g = g.host.data(), plain.m = m.host.data(),
+  plain.v = v.host.data();
   plain.step_counter = counted ? step.host.data() : nullptr;
   reference::adam(plain);
-  compare(p, "adam p " + dims({n})), compare(m, "adam m " + dims({n})), compare(v, "adam v " + dims({n}));
+  compare(p, "adam p " + dims({n})), compare(m, "adam m " + dims({n})),
+      compare(v, "adam v " + dims({n}));
   compare(step, "adam step");
   op.kind = TESRA_OP_DELAY_COMPENSATE;
   op.u.delay_compensate = {g.on, p.on, m.on, n, 0.04f};
@@ -326,7 +254,8 @@ void checkOptimizers() {
 // Operations that feed each other, run twice as one plan.
 void checkChainedPlan() {
   const int m = pick(1, 40), n = pick(1, 40), k = pick(1, 700);
-  FloatTensor a(static_cast<size_t>(m) * k), b(static_cast<size_t>(k) * n), c(static_cast<size_t>(m) * n), db(n);
+  FloatTensor a(static_cast<size_t>(m) * k), b(static_cast<size_t>(k) * n),
+      c(static_cast<size_t>(m) * n), db(n);
   fill(a), fill(b), poison(c), poison(db);
   std::vector<tesra_op> ops(3, tesra_op{});
   ops[0].kind = TESRA_OP_GEMM;
@@ -334,21 +263,24 @@ void checkChainedPlan() {
   ops[1].kind = TESRA_OP_BIAS_GRAD;
   ops[1].u.bias_grad = {c.on, db.on, m, n};
   ops[2].kind = TESRA_OP_SGD;
-  ops[2].u.sgd = {b.on, a.on, nullptr, std::min<int64_t>(a.host.size(), b.host.size()), 0.1, 0, 0, 0};
+  ops[2].u.sgd = {b.on, a.on, nullptr, std::min<int64_t>(a.host.size(), b.host.size()),
+                  0.1,  0,    0,       0};
   tesra_plan* plan = nullptr;
   must(backend->plan_create(device, ops.data(), ops.size(), &plan, &error), "plan_create");
   for (int turn = 0; turn < 2; turn++) {
     must(backend->plan_run(device, plan, &error), "plan_run");
     reference::gemm({a.host.data(), b.host.data(), nullptr, c.host.data(), m, n, k, 0, 0, 1, 0});
     reference::biasGrad({c.host.data(), db.host.data(), m, n});
-    reference::sgd(TESRA_OP_SGD, {b.host.data(), a.host.data(), nullptr, ops[2].u.sgd.n, 0.1, 0, 0, 0});
+    reference::sgd(TESRA_OP_SGD,
+                   {b.host.data(), a.host.data(), nullptr, ops[2].u.sgd.n, 0.1, 0, 0, 0});
   }
   backend->plan_destroy(device, plan);
   compare(db, "plan"), compare(b, "plan");
 }
 
 void checkBlake3() {
-  static const int edges[] = {0, 1, 63, 64, 65, 1023, 1024, 1025, 2048, 2049, 3072, 5000, 7 * 1024, 16384, 40001};
+  static const int edges[] = {0,    1,    63,   64,   65,       1023,  1024, 1025,
+                              2048, 2049, 3072, 5000, 7 * 1024, 16384, 40001};
   std::vector<uint8_t> data(coin() ? edges[pick(0, 14)] : pick(0, 20000)), key(32), out(32);
   for (uint8_t& b : data) b = static_cast<uint8_t>(random32());
   for (uint8_t& b : key) b = static_cast<uint8_t>(random32());
@@ -356,7 +288,8 @@ void checkBlake3() {
   const tesra_blake3 args{data.data(), data.size(), keyed ? key.data() : nullptr, out.data()};
   must(backend->blake3(device, &args, &error), "blake3");
   const reference::Words expected = reference::Blake3(data.data(), data.size(), args.key).hash();
-  if (memcmp(expected.data(), out.data(), 32)) wrong("blake3 of " + std::to_string(data.size()) + " bytes");
+  if (memcmp(expected.data(), out.data(), 32))
+    wrong("blake3 of " + std::to_string(data.size()) + " bytes");
   checks++;
 }
 
@@ -369,14 +302,16 @@ std::vector<int8_t> bytes(size_t n, bool extreme) {
 void checkInt8Gemm() {
   const int m = pick(1, 200), n = pick(1, 300), k = pick(0, 300);
   const bool extreme = coin(4);
-  const auto a = bytes(static_cast<size_t>(m) * k, extreme), bt = bytes(static_cast<size_t>(n) * k, extreme);
+  const auto a = bytes(static_cast<size_t>(m) * k, extreme),
+             bt = bytes(static_cast<size_t>(n) * k, extreme);
   std::vector<int32_t> c(static_cast<size_t>(m) * n, -1);
   const tesra_int8_gemm args{a.data(), bt.data(), c.data(), m, n, k};
   must(backend->int8_gemm(device, &args, &error), "int8_gemm");
   for (int i = 0; i < m; i++)
     for (int j = 0; j < n; j++) {
       int32_t sum = 0;
-      for (int x = 0; x < k; x++) sum += a[static_cast<size_t>(i) * k + x] * bt[static_cast<size_t>(j) * k + x];
+      for (int x = 0; x < k; x++)
+        sum += a[static_cast<size_t>(i) * k + x] * bt[static_cast<size_t>(j) * k + x];
       if (sum != c[static_cast<size_t>(i) * n + j]) wrong("int8_gemm " + dims({m, n, k}));
     }
   checks++;
@@ -384,20 +319,24 @@ void checkInt8Gemm() {
 
 void checkScan(int m, int n, int k) {
   const bool extreme = coin(4);
-  const auto a = bytes(static_cast<size_t>(m) * k, extreme), bt = bytes(static_cast<size_t>(n) * k, extreme);
+  const auto a = bytes(static_cast<size_t>(m) * k, extreme),
+             bt = bytes(static_cast<size_t>(n) * k, extreme);
   const uint32_t tiles = static_cast<uint32_t>(m) * n / 128;
   std::vector<uint8_t> key(32), target(32, 0xff), tickets(size_t{32} * tiles);
   std::vector<uint32_t> found(tiles);
   for (uint8_t& b : key) b = static_cast<uint8_t>(random32());
-  tesra_crm_scan scan{a.data(), bt.data(), m, n, k, key.data(), target.data(), tiles, 0, found.data(), tickets.data()};
+  tesra_crm_scan scan{a.data(),     bt.data(),     m, n, k, key.data(), target.data(), tiles, 0,
+                      found.data(), tickets.data()};
   const std::string what = "crm_scan " + dims({m, n, k});
   must(backend->crm_scan(device, &scan, &error), "crm_scan");
   if (scan.count != tiles) wrong(what + ": not every tile wins at the highest target");
   for (uint32_t tile = 0; tile < tiles; tile++) {
     if (found[tile] != tile) wrong(what + ": tiles out of order");
     const reference::Words j = reference::tileTranscript(scan, tile);
-    const auto ticket = reference::Blake3(reinterpret_cast<const uint8_t*>(j.data()), 64, key.data()).hash();
-    if (memcmp(ticket.data(), &tickets[size_t{32} * tile], 32)) wrong(what + " tile " + std::to_string(tile));
+    const auto ticket =
+        reference::Blake3(reinterpret_cast<const uint8_t*>(j.data()), 64, key.data()).hash();
+    if (memcmp(ticket.data(), &tickets[size_t{32} * tile], 32))
+      wrong(what + " tile " + std::to_string(tile));
   }
   // A target equal to one ticket: that tile and exactly the smaller ones win.
   const uint32_t chosen = random32() % tiles;
@@ -416,7 +355,8 @@ void checkScan(int m, int n, int k) {
     wrong(what + ": winners differ at a middle target");
   if (expected.size() > 1) {
     scan.capacity = static_cast<uint32_t>(expected.size()) - 1;
-    if (backend->crm_scan(device, &scan, &error) != TESRA_E_CAPACITY || scan.count != expected.size())
+    if (backend->crm_scan(device, &scan, &error) != TESRA_E_CAPACITY ||
+        scan.count != expected.size())
       wrong(what + ": too small a capacity is not reported");
   }
   const uint32_t tile = random32() % tiles;
@@ -437,10 +377,12 @@ void checkProbe() {
   for (const int code : {35, 100}) {
     emulator::deviceError = code;
     backend->probe(&probe);
-    if (probe.available || !probe.compiled || !strstr(probe.reason, "no GPU")) wrong("probe without a GPU");
+    if (probe.available || !probe.compiled || !strstr(probe.reason, "no GPU"))
+      wrong("probe without a GPU");
     const tesra_open options{0, 0, nullptr};
     tesra_device* none = nullptr;
-    if (backend->open(&options, &none, &error) != TESRA_E_UNAVAILABLE || none) wrong("open without a GPU");
+    if (backend->open(&options, &none, &error) != TESRA_E_UNAVAILABLE || none)
+      wrong("open without a GPU");
   }
   emulator::deviceError = 0;
 #endif
@@ -452,7 +394,8 @@ void checkProbe() {
   if (probe.count < 1 || probe.devices[0].sm < 80) wrong("probe with a GPU");
   const tesra_open options{0, 0, "GPU-none"};
   tesra_device* none = nullptr;
-  if (backend->open(&options, &none, &error) != TESRA_E_UNAVAILABLE) wrong("open of an unknown GPU");
+  if (backend->open(&options, &none, &error) != TESRA_E_UNAVAILABLE)
+    wrong("open of an unknown GPU");
 }
 
 }  // namespace
@@ -472,14 +415,17 @@ int main(int count, char** arguments) {
     const tesra_open options{0, 0, round % 3 == 0 ? "0" : nullptr};
     must(backend->open(&options, &device, &error), "open");
     checkGemms(12);
-    for (int i = 0; i < 2; i++) checkConv(), checkPool(), checkOptimizers(), checkLoss(), checkBlake3();
+    for (int i = 0; i < 2; i++)
+      checkConv(), checkPool(), checkOptimizers(), checkLoss(), checkBlake3();
     checkBiasGrad(), checkMaps(), checkChainedPlan(), checkInt8Gemm();
     checkScan(64 * pick(1, 3), 64 * pick(1, 5), 128 * pick(1, 3));
-    if (round == 0) checkScan(64, 64, 128 * 37);  // past 16 and 32 chunks: every transcript word twice
+    if (round == 0)
+      checkScan(64, 64, 128 * 37);  // past 16 and 32 chunks: every transcript word twice
     if (large && round == 0) checkLargeGemms();
     if (large && round == 0) checkScan(1024, 1024, 2048);
     backend->close(device);
   }
-  std::printf("%d checks, seed %llu: every bit agrees\n", checks, static_cast<unsigned long long>(seed));
+  std::printf("%d checks, seed %llu: every bit agrees\n", checks,
+              static_cast<unsigned long long>(seed));
   return 0;
 }

@@ -1,7 +1,7 @@
-// Owns a stand-in for the CUDA runtime that runs kernels on the CPU, one block at a time, each thread a fibre.
-// Only check.cc is built with it. Invariant: it is harsher than a GPU where a GPU is merely lucky: threads run in
-// a shuffled order between barriers, an asynchronous copy lands no sooner than its wait, fresh memory is 0xff,
-// and memory ends at a guard page.
+// Owns a stand-in for the CUDA runtime that runs kernels on the CPU, one block at a time, each
+// thread a fibre. Only check.cc is built with it. Invariant: it is harsher than a GPU where a GPU
+// is merely lucky: threads run in a shuffled order between barriers, an asynchronous copy lands no
+// sooner than its wait, fresh memory is 0xff, and memory ends at a guard page.
 #pragma once
 #include <cmath>
 #include <cstddef>
@@ -21,9 +21,15 @@ struct dim3 {
   unsigned x, y, z;
   dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
-struct alignas(16) float4 { float x, y, z, w; };
-struct alignas(16) uint4 { uint32_t x, y, z, w; };
-struct alignas(16) int4 { int32_t x, y, z, w; };
+struct alignas(16) float4 {
+  float x, y, z, w;
+};
+struct alignas(16) uint4 {
+  uint32_t x, y, z, w;
+};
+struct alignas(16) int4 {
+  int32_t x, y, z, w;
+};
 
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
@@ -36,23 +42,45 @@ unsigned char* dynamicShared();
 void blockBarrier();
 void warpBarrier();
 constexpr int kExchangeWords = 8;
-struct Exchange { uint32_t word[kExchangeWords]; const void* pointer; };
+struct Exchange {
+  uint32_t word[kExchangeWords];
+  const void* pointer;
+};
 // Publishes this lane's values and returns all 32 lanes' once every lane has published.
 const Exchange* exchange(const Exchange& mine);
 int lane();
 }  // namespace emulator
 
-inline void __syncthreads() { emulator::blockBarrier(); }
-inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
-inline float __fadd_rn(float a, float b) { return a + b; }
-inline float __fsub_rn(float a, float b) { return a - b; }
-inline float __fmul_rn(float a, float b) { return a * b; }
-inline float __fdiv_rn(float a, float b) { return a / b; }
-inline float __fsqrt_rn(float a) { return sqrtf(a); }
-inline uint32_t __umulhi(uint32_t a, uint32_t b) { return static_cast<uint32_t>((uint64_t{a} * b) >> 32); }
-inline int min(int a, int b) { return a < b ? a : b; }
+inline void __syncthreads() {
+  emulator::blockBarrier();
+}
+inline float __fmaf_rn(float a, float b, float c) {
+  return fmaf(a, b, c);
+}
+inline float __fadd_rn(float a, float b) {
+  return a + b;
+}
+inline float __fsub_rn(float a, float b) {
+  return a - b;
+}
+inline float __fmul_rn(float a, float b) {
+  return a * b;
+}
+inline float __fdiv_rn(float a, float b) {
+  return a / b;
+}
+inline float __fsqrt_rn(float a) {
+  return sqrtf(a);
+}
+inline uint32_t __umulhi(uint32_t a, uint32_t b) {
+  return static_cast<uint32_t>((uint64_t{a} * b) >> 32);
+}
+inline int min(int a, int b) {
+  return a < b ? a : b;
+}
 inline int __dp4a(int a, int b, int c) {
-  for (int i = 0; i < 4; i++) c += static_cast<int8_t>(a >> (8 * i)) * static_cast<int8_t>(b >> (8 * i));
+  for (int i = 0; i < 4; i++)
+    c += static_cast<int8_t>(a >> (8 * i)) * static_cast<int8_t>(b >> (8 * i));
   return c;
 }
 template <class T>
@@ -89,14 +117,20 @@ enum cudaError_t {
   cudaErrorNoDevice = 100,
 };
 enum cudaMemcpyKind { cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost };
-enum { cudaStreamNonBlocking = 1, cudaStreamCaptureModeThreadLocal = 1, cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+enum {
+  cudaStreamNonBlocking = 1,
+  cudaStreamCaptureModeThreadLocal = 1,
+  cudaFuncAttributeMaxDynamicSharedMemorySize = 8
+};
 struct EmulatedGraph;
 using cudaStream_t = void*;
 using cudaGraph_t = EmulatedGraph*;
 using cudaGraphExec_t = EmulatedGraph*;
 struct cudaDeviceProp {
   char name[256];
-  struct { char bytes[16]; } uuid;
+  struct {
+    char bytes[16];
+  } uuid;
   int major, minor, multiProcessorCount;
   size_t totalGlobalMem;
 };
@@ -112,7 +146,8 @@ cudaError_t cudaMalloc(void**, size_t);
 cudaError_t cudaFree(void*);
 cudaError_t cudaMemsetAsync(void*, int, size_t, cudaStream_t);
 cudaError_t cudaMemcpyAsync(void*, const void*, size_t, cudaMemcpyKind, cudaStream_t);
-cudaError_t cudaMemcpy2DAsync(void*, size_t, const void*, size_t, size_t, size_t, cudaMemcpyKind, cudaStream_t);
+cudaError_t cudaMemcpy2DAsync(void*, size_t, const void*, size_t, size_t, size_t, cudaMemcpyKind,
+                              cudaStream_t);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t*, unsigned);
 cudaError_t cudaStreamSynchronize(cudaStream_t);
 cudaError_t cudaStreamDestroy(cudaStream_t);
@@ -124,4 +159,6 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t);
 cudaError_t cudaGraphDestroy(cudaGraph_t);
 template <class F>
-cudaError_t cudaFuncSetAttribute(F*, int, int) { return cudaSuccess; }
+cudaError_t cudaFuncSetAttribute(F*, int, int) {
+  return cudaSuccess;
+}

@@ -1,4 +1,5 @@
-// Owns the emulated device: fibres for threads, barriers, deferred copies, guarded memory, recorded graphs.
+// Owns the emulated device: fibres for threads, barriers, deferred copies, guarded memory, recorded
+// graphs.
 #include <cuda_runtime.h>
 #include <setjmp.h>
 #include <sys/mman.h>
@@ -101,7 +102,8 @@ void runBlock(int threads) {
     fibre.copies.assign(1, {});
     fibre.exchanges = 0;
   }
-  // One warp at a time, often the same again, so that warps drift as far apart as barriers let them.
+  // One warp at a time, often the same again, so that warps drift as far apart as barriers let
+  // them.
   int last = 0;
   while (true) {
     std::vector<int> warps;
@@ -123,7 +125,8 @@ void runBlock(int threads) {
       }
       continue;
     }
-    const bool again = random() % 16 != 0 && std::find(warps.begin(), warps.end(), last) != warps.end();
+    const bool again =
+        random() % 16 != 0 && std::find(warps.begin(), warps.end(), last) != warps.end();
     last = again ? last : warps[random() % warps.size()];
     std::vector<int> lanes;
     for (int i = last * 32; i < std::min(threads, last * 32 + 32); i++)
@@ -135,11 +138,21 @@ void runBlock(int threads) {
 
 }  // namespace
 
-void seed(uint64_t value) { randomState = value * 2 + 1; }
-unsigned char* dynamicShared() { return sharedMemory; }
-int lane() { return current->index % 32; }
-void blockBarrier() { pause(State::atBlock); }
-void warpBarrier() { pause(State::atWarp); }
+void seed(uint64_t value) {
+  randomState = value * 2 + 1;
+}
+unsigned char* dynamicShared() {
+  return sharedMemory;
+}
+int lane() {
+  return current->index % 32;
+}
+void blockBarrier() {
+  pause(State::atBlock);
+}
+void warpBarrier() {
+  pause(State::atWarp);
+}
 
 // Two sets of slots: a lane reaches the next exchange only after all lanes have passed this one.
 const Exchange* exchange(const Exchange& mine) {
@@ -154,7 +167,9 @@ void copyLater(void* to, const void* from, int size, bool valid) {
   memset(to, 0xcd, size);  // undefined until waited for
   current->copies.back().push_back({to, from, size, valid});
 }
-void commitCopies() { current->copies.emplace_back(); }
+void commitCopies() {
+  current->copies.emplace_back();
+}
 void waitCopies(int pending) {
   auto& groups = current->copies;
   const int land = static_cast<int>(groups.size()) - 1 - pending;
@@ -165,7 +180,8 @@ void waitCopies(int pending) {
 }
 
 void launch(dim3 grid, dim3 block, size_t shared, void*, std::function<void()> kernel) {
-  if (shared > kSharedBytes || block.x > kThreadsMax || block.y != 1 || grid.y > 65535) die("launch out of limits");
+  if (shared > kSharedBytes || block.x > kThreadsMax || block.y != 1 || grid.y > 65535)
+    die("launch out of limits");
   auto run = [=] {
     gridDim = grid;
     blockDim = block;
@@ -198,11 +214,23 @@ cudaError_t enqueue(std::function<void()> work) {
 }
 }  // namespace
 
-const char* cudaGetErrorString(cudaError_t) { return "emulated error"; }
-const char* cudaGetErrorName(cudaError_t e) { return e == cudaErrorNoDevice ? "cudaErrorNoDevice" : "cudaError"; }
-cudaError_t cudaGetLastError() { return cudaSuccess; }
-cudaError_t cudaRuntimeGetVersion(int* v) { *v = 13000; return cudaSuccess; }
-cudaError_t cudaDriverGetVersion(int* v) { *v = 13000; return cudaSuccess; }
+const char* cudaGetErrorString(cudaError_t) {
+  return "emulated error";
+}
+const char* cudaGetErrorName(cudaError_t e) {
+  return e == cudaErrorNoDevice ? "cudaErrorNoDevice" : "cudaError";
+}
+cudaError_t cudaGetLastError() {
+  return cudaSuccess;
+}
+cudaError_t cudaRuntimeGetVersion(int* v) {
+  *v = 13000;
+  return cudaSuccess;
+}
+cudaError_t cudaDriverGetVersion(int* v) {
+  *v = 13000;
+  return cudaSuccess;
+}
 cudaError_t cudaGetDeviceCount(int* count) {
   *count = 1;
   return static_cast<cudaError_t>(emulator::deviceError);
@@ -215,7 +243,9 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* p, int) {
   p->totalGlobalMem = size_t{1} << 30;
   return cudaSuccess;
 }
-cudaError_t cudaSetDevice(int) { return cudaSuccess; }
+cudaError_t cudaSetDevice(int) {
+  return cudaSuccess;
+}
 cudaError_t cudaMalloc(void** out, size_t size) {
   const size_t page = static_cast<size_t>(getpagesize()), rounded = (size + 15) / 16 * 16;
   const size_t body = (rounded + page - 1) / page * page;
@@ -241,11 +271,12 @@ cudaError_t cudaMemsetAsync(void* to, int value, size_t size, cudaStream_t) {
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t size, cudaMemcpyKind, cudaStream_t) {
   return enqueue([=] { memcpy(to, from, size); });
 }
-cudaError_t cudaMemcpy2DAsync(void* to, size_t toPitch, const void* from, size_t fromPitch, size_t width,
-                              size_t height, cudaMemcpyKind, cudaStream_t) {
+cudaError_t cudaMemcpy2DAsync(void* to, size_t toPitch, const void* from, size_t fromPitch,
+                              size_t width, size_t height, cudaMemcpyKind, cudaStream_t) {
   return enqueue([=] {
     for (size_t i = 0; i < height; i++)
-      memcpy(static_cast<char*>(to) + i * toPitch, static_cast<const char*>(from) + i * fromPitch, width);
+      memcpy(static_cast<char*>(to) + i * toPitch, static_cast<const char*>(from) + i * fromPitch,
+             width);
   });
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
@@ -253,8 +284,12 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   *stream = &one;
   return cudaSuccess;
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return cudaSuccess; }
-cudaError_t cudaStreamDestroy(cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  return cudaSuccess;
+}
+cudaError_t cudaStreamDestroy(cudaStream_t) {
+  return cudaSuccess;
+}
 cudaError_t cudaStreamBeginCapture(cudaStream_t, int) {
   recording = new EmulatedGraph;
   return cudaSuccess;
@@ -267,10 +302,18 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* out, cudaGraph_t graph, unsign
   *out = new EmulatedGraph(*graph);
   return cudaSuccess;
 }
-cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) { return cudaSuccess; }
+cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) {
+  return cudaSuccess;
+}
 cudaError_t cudaGraphLaunch(cudaGraphExec_t graph, cudaStream_t) {
   for (const auto& node : graph->nodes) node();
   return cudaSuccess;
 }
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) { delete graph; return cudaSuccess; }
-cudaError_t cudaGraphDestroy(cudaGraph_t graph) { delete graph; return cudaSuccess; }
+cudaError_t cudaGraphExecDestroy(cudaGraphExec_t graph) {
+  delete graph;
+  return cudaSuccess;
+}
+cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
+  delete graph;
+  return cudaSuccess;
+}

@@ -1,5 +1,5 @@
-// Owns the emulated forms of ../intrinsics.h, written from the PTX ISA's fragment tables (9.7.14.5: mma.m16n8k32,
-// ldmatrix), independently of mma-geometry.h.
+// Owns the emulated forms of ../intrinsics.h, written from the PTX ISA's fragment tables (9.7.14.5:
+// mma.m16n8k32, ldmatrix), independently of mma-geometry.h.
 #pragma once
 #include <cstdio>
 #include <cstdlib>
@@ -8,6 +8,7 @@
   emulator::launch(grid, block, shared, stream, [=] { kernel(__VA_ARGS__); })
 #define TESRA_DYNAMIC_SHARED(name) unsigned char* const name = emulator::dynamicShared()
 #define TESRA_UNROLL
+#define TESRA_FOR(i, count) for (int i = 0; i < (count); i++)
 #define TESRA_UNROLL_2
 #define TESRA_NO_UNROLL
 #define TESRA_OPAQUE(pointer)
@@ -26,13 +27,18 @@ namespace tesra::cuda {
 
 template <int kBytes>
 inline void copyAsync(void* to, const void* from, bool valid) {
-  if (reinterpret_cast<uintptr_t>(to) % kBytes || (valid && reinterpret_cast<uintptr_t>(from) % kBytes))
+  if (reinterpret_cast<uintptr_t>(to) % kBytes ||
+      (valid && reinterpret_cast<uintptr_t>(from) % kBytes))
     emulator::die("misaligned asynchronous copy");
   emulator::copyLater(to, from, kBytes, valid);
 }
-inline void copyCommit() { emulator::commitCopies(); }
+inline void copyCommit() {
+  emulator::commitCopies();
+}
 template <int kPending>
-inline void copyWait() { emulator::waitCopies(kPending); }
+inline void copyWait() {
+  emulator::waitCopies(kPending);
+}
 
 inline void loadMatrices(uint32_t (&r)[4], const void* from) {
   const emulator::Exchange* all = emulator::exchange({{}, from});
@@ -45,7 +51,8 @@ inline void loadMatrices(uint32_t (&r)[4], const void* from) {
       banks |= 1u << (address / 16 % 8);
     }
     if (banks != 0xff) emulator::die("ldmatrix rows share banks");
-    memcpy(&r[matrix], static_cast<const char*>(all[8 * matrix + lane / 4].pointer) + 4 * (lane % 4), 4);
+    memcpy(&r[matrix],
+           static_cast<const char*>(all[8 * matrix + lane / 4].pointer) + 4 * (lane % 4), 4);
   }
 }
 

@@ -1,5 +1,6 @@
-// Owns the plain loops that say what each operation must compute, written from native/kernels/*.h alone.
-// Invariant: no code is shared with the kernels but exact-math.h; bits are compared, so orders matter.
+// Owns the plain loops that say what each operation must compute, written from native/kernels/*.h
+// alone. Invariant: no code is shared with the kernels but exact-math.h; bits are compared, so
+// orders matter.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -39,8 +40,10 @@ inline void gemm(const tesra_gemm& o) {
       float& c = o.c[static_cast<int64_t>(i) * o.n + j];
       c = finish(chain(o.k, o.accumulate, c,
                        [&](int k, float& a, float& b) {
-                         a = o.trans_a ? o.a[static_cast<int64_t>(k) * o.m + i] : o.a[static_cast<int64_t>(i) * o.k + k];
-                         b = o.trans_b ? o.b[static_cast<int64_t>(j) * o.k + k] : o.b[static_cast<int64_t>(k) * o.n + j];
+                         a = o.trans_a ? o.a[static_cast<int64_t>(k) * o.m + i]
+                                       : o.a[static_cast<int64_t>(i) * o.k + k];
+                         b = o.trans_b ? o.b[static_cast<int64_t>(j) * o.k + k]
+                                       : o.b[static_cast<int64_t>(k) * o.n + j];
                        }),
                  o.bias, j, o.relu);
     }
@@ -51,7 +54,8 @@ inline void biasGrad(const tesra_bias_grad& o) {
     float sum = 0.0f;
     for (int64_t begin = 0; begin < o.m; begin += TESRA_ROW_CHUNK) {
       float chunk = 0.0f;
-      for (int64_t i = begin; i < o.m && i < begin + TESRA_ROW_CHUNK; i++) chunk = chunk + o.dy[i * o.n + j];
+      for (int64_t i = begin; i < o.m && i < begin + TESRA_ROW_CHUNK; i++)
+        chunk = chunk + o.dy[i * o.n + j];
       sum = begin == 0 ? chunk : sum + chunk;
     }
     o.db[j] = sum;
@@ -108,7 +112,8 @@ inline void conv(int kind, const tesra_conv& o) {
 }
 
 inline void pool(int kind, const tesra_pool& o) {
-  const int64_t inputs = static_cast<int64_t>(o.n) * o.h * o.w * o.c, outputs = static_cast<int64_t>(o.n) * o.oh * o.ow * o.c;
+  const int64_t inputs = static_cast<int64_t>(o.n) * o.h * o.w * o.c,
+                outputs = static_cast<int64_t>(o.n) * o.oh * o.ow * o.c;
   const float cells = static_cast<float>(o.kernel * o.kernel);
   const bool forward = kind == TESRA_OP_MAXPOOL || kind == TESRA_OP_AVGPOOL;
   if (!forward)
@@ -119,7 +124,8 @@ inline void pool(int kind, const tesra_pool& o) {
       if (index >= n * image && index < (n + 1) * image) o.out[index] += o.dy[at];
       continue;
     }
-    const int c = at % o.c, x = at / o.c % o.ow, y = at / o.c / o.ow % o.oh, n = at / o.c / o.ow / o.oh;
+    const int c = at % o.c, x = at / o.c % o.ow, y = at / o.c / o.ow % o.oh,
+              n = at / o.c / o.ow / o.oh;
     float value = 0.0f;
     int index = -1;
     for (int i = 0; i < o.kernel; i++)
@@ -161,7 +167,9 @@ inline void softmaxXent(const tesra_softmax_xent& o) {
     losses[row] = known ? (mx - x[label]) + tesra_log(sum) : NAN;
     for (int c = 0; o.dlogits && c < o.classes; c++)
       o.dlogits[static_cast<int64_t>(row) * o.classes + c] =
-          known ? ((tesra_exp(x[c] - mx) / sum) - (c == label ? 1.0f : 0.0f)) * (1.0f / static_cast<float>(o.rows)) : 0.0f;
+          known ? ((tesra_exp(x[c] - mx) / sum) - (c == label ? 1.0f : 0.0f)) *
+                      (1.0f / static_cast<float>(o.rows))
+                : 0.0f;
   }
   float total = 0.0f;
   for (int begin = 0; begin < o.rows; begin += TESRA_FLAT_CHUNK) {
@@ -174,15 +182,19 @@ inline void softmaxXent(const tesra_softmax_xent& o) {
 inline void countCorrect(const tesra_count_correct& o) {
   int count = 0;
   for (int row = 0; row < o.rows; row++)
-    count += firstMaximum(o.logits + static_cast<int64_t>(row) * o.classes, o.classes) == o.labels[row];
+    count +=
+        firstMaximum(o.logits + static_cast<int64_t>(row) * o.classes, o.classes) == o.labels[row];
   o.count[0] = static_cast<float>(count);
 }
 
-inline float flush(float x) { return std::fabs(x) < TESRA_FLOAT_TINY ? 0.0f : x; }
+inline float flush(float x) {
+  return std::fabs(x) < TESRA_FLOAT_TINY ? 0.0f : x;
+}
 inline void sgd(int kind, const tesra_sgd& o) {
   const float rate = static_cast<float>(-o.learning_rate), mu = static_cast<float>(o.momentum);
   for (int64_t i = 0; i < o.n; i++) {
-    const float gd = o.weight_decay != 0 ? fmaf(static_cast<float>(o.weight_decay), o.p[i], o.g[i]) : o.g[i];
+    const float gd =
+        o.weight_decay != 0 ? fmaf(static_cast<float>(o.weight_decay), o.p[i], o.g[i]) : o.g[i];
     float u = gd;
     if (kind == TESRA_OP_MOMENTUM) {
       o.m[i] = flush(fmaf(mu, o.m[i], gd));
@@ -204,10 +216,12 @@ inline void adam(const tesra_adam& o) {
   }
 }
 inline void delayCompensate(const tesra_delay_compensate& o) {
-  for (int64_t i = 0; i < o.n; i++) o.g[i] = fmaf(o.lambda * (o.g[i] * o.g[i]), o.w_now[i] - o.w_base[i], o.g[i]);
+  for (int64_t i = 0; i < o.n; i++)
+    o.g[i] = fmaf(o.lambda * (o.g[i] * o.g[i]), o.w_now[i] - o.w_base[i], o.g[i]);
 }
 
-// BLAKE3, recursive, as in the specification's section 2: chunks, then left subtrees of a power of two.
+// BLAKE3, recursive, as in the specification's section 2: chunks, then left subtrees of a power of
+// two.
 class Blake3 {
  public:
   Blake3(const uint8_t* data, size_t size, const uint8_t* key) : data_(data), size_(size) {
@@ -240,20 +254,24 @@ class Blake3 {
     memcpy(m + 8, r.data(), 32);
     return compress(cv, m, 0, 64, mode_ | TESRA_BLAKE3_PARENT | root);
   }
-  static Words compress(const Words& cv, const uint32_t* message, uint64_t counter, uint32_t length, uint32_t flags) {
+  static Words compress(const Words& cv, const uint32_t* message, uint64_t counter, uint32_t length,
+                        uint32_t flags) {
     static const int order[16] = {2, 6, 3, 10, 7, 0, 4, 13, 1, 11, 12, 5, 9, 14, 15, 8};
-    static const int columns[8][4] = {{0, 4, 8, 12},  {1, 5, 9, 13},  {2, 6, 10, 14}, {3, 7, 11, 15},
-                                      {0, 5, 10, 15}, {1, 6, 11, 12}, {2, 7, 8, 13},  {3, 4, 9, 14}};
+    static const int columns[8][4] = {{0, 4, 8, 12},  {1, 5, 9, 13},  {2, 6, 10, 14},
+                                      {3, 7, 11, 15}, {0, 5, 10, 15}, {1, 6, 11, 12},
+                                      {2, 7, 8, 13},  {3, 4, 9, 14}};
     const uint32_t iv[8] = TESRA_BLAKE3_IV;
     uint32_t v[16], m[16];
     for (int i = 0; i < 8; i++) v[i] = cv[i];
     for (int i = 0; i < 4; i++) v[8 + i] = iv[i];
-    v[12] = static_cast<uint32_t>(counter), v[13] = static_cast<uint32_t>(counter >> 32), v[14] = length, v[15] = flags;
+    v[12] = static_cast<uint32_t>(counter), v[13] = static_cast<uint32_t>(counter >> 32),
+    v[14] = length, v[15] = flags;
     memcpy(m, message, 64);
     const auto turn = [](uint32_t x, int by) { return x >> by | x << (32 - by); };
     for (int round = 0; round < 7; round++) {
       for (int g = 0; g < 8; g++) {
-        uint32_t &a = v[columns[g][0]], &b = v[columns[g][1]], &c = v[columns[g][2]], &d = v[columns[g][3]];
+        uint32_t &a = v[columns[g][0]], &b = v[columns[g][1]], &c = v[columns[g][2]],
+                 &d = v[columns[g][3]];
         a += b + m[2 * g], d = turn(d ^ a, 16), c += d, b = turn(b ^ c, 12);
         a += b + m[2 * g + 1], d = turn(d ^ a, 8), c += d, b = turn(b ^ c, 7);
       }
@@ -279,7 +297,8 @@ inline Words transcript(const int8_t* const* rows, const int8_t* const* columns,
     uint32_t x = 0;
     for (int r = 0; r < 8; r++)
       for (int c = 0; c < 16; c++) {
-        for (int i = s * TESRA_CRM_CHUNK; i < (s + 1) * TESRA_CRM_CHUNK; i++) sum[r][c] += rows[r][i] * columns[c][i];
+        for (int i = s * TESRA_CRM_CHUNK; i < (s + 1) * TESRA_CRM_CHUNK; i++)
+          sum[r][c] += rows[r][i] * columns[c][i];
         x ^= static_cast<uint32_t>(sum[r][c]);
       }
     j[s % 16] = (j[s % 16] << TESRA_CRM_ROTATE | j[s % 16] >> (32 - TESRA_CRM_ROTATE)) ^ x;
@@ -292,7 +311,8 @@ inline Words tileTranscript(const tesra_crm_scan& o, uint32_t tile) {
   const int8_t* rows[8];
   const int8_t* columns[16];
   for (uint32_t i = 0; i < 8; i++) rows[i] = o.a + static_cast<size_t>(64 * b + g + 8 * i) * o.k;
-  for (uint32_t i = 0; i < 16; i++) columns[i] = o.bt + static_cast<size_t>(64 * c + 2 * t + 8 * (i / 2) + i % 2) * o.k;
+  for (uint32_t i = 0; i < 16; i++)
+    columns[i] = o.bt + static_cast<size_t>(64 * c + 2 * t + 8 * (i / 2) + i % 2) * o.k;
   return transcript(rows, columns, o.k);
 }
 
