@@ -165,7 +165,7 @@ describe("identity", () => {
     const server = system();
     const listener = await server.listen({ endpoint: ipc(), keys: curveKeys(), allow: "any" });
     const attempt = (endpoint: string): Promise<unknown> =>
-      system().connect({ endpoint, serverKey: curveKeys().publicKey, keys: curveKeys(), timeoutMs: 600 });
+      system().connect({ endpoint, serverKey: curveKeys().publicKey, keys: curveKeys(), timeoutMs: 1500 });
     await expect(attempt(listener.endpoint)).rejects.toMatchObject({
       code: "connect-timeout", message: expect.stringMatching(/server's key/) as string,
     });

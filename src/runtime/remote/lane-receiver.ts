@@ -11,7 +11,7 @@ const OVERSHOOT_BYTES = 8 * 1024 * 1024;
 interface Transfer {
   readonly record: unknown[];
   readonly sizes: readonly number[];
-  readonly buffers: Buffer[];
+  readonly buffers: Uint8Array[];
   offset: number;
 }
 
@@ -119,6 +119,11 @@ export class LaneReceiver {
   #append(chunk: Uint8Array): void {
     const transfer = this.#transfer;
     if (transfer === undefined) throw new WireError("malformed", "a chunk outside a transfer");
+    if (transfer.offset === 0 && chunk.length === transfer.sizes[transfer.buffers.length] && chunk.length > 0) {
+      transfer.buffers.push(chunk); // whole in one frame: its memory is ours, no copy
+      this.#completeIfWhole(transfer);
+      return;
+    }
     if (transfer.offset === 0) transfer.buffers.push(Buffer.allocUnsafeSlow(transfer.sizes[transfer.buffers.length]!));
     const buffer = transfer.buffers[transfer.buffers.length - 1]!;
     if (chunk.length === 0 || chunk.length > buffer.length - transfer.offset) {
@@ -128,6 +133,10 @@ export class LaneReceiver {
     transfer.offset += chunk.length;
     if (transfer.offset < buffer.length) return;
     transfer.offset = 0;
+    this.#completeIfWhole(transfer);
+  }
+
+  #completeIfWhole(transfer: Transfer): void {
     this.#openBuffer();
     if (transfer.buffers.length < transfer.sizes.length) return;
     this.#transfer = undefined;

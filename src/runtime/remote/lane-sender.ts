@@ -1,6 +1,7 @@
 // Owns: the outgoing half of one lane: batches, outbox, credit. Invariants: frames leave in the order their records
 // came; no more bytes are under way than the receiver has granted (one frame may overshoot); the outbox is bounded.
 import type { Clock, TaskQueue, TimerHandle } from "../host/host.js";
+import type { BufferPool } from "../wire/buffer-pool.js";
 import type { EncodedRecord } from "../wire/codec.js";
 import { createFrame, FrameKind, HEADER_BYTES, RECORD_PREFIX_BYTES, writeHeader } from "../wire/frame.js";
 import { BATCH_BYTES_MAX, BATCH_RECORDS_MAX, FRAME_OVERHEAD_BYTES } from "../wire/limits.js";
@@ -20,6 +21,7 @@ interface LaneSenderModules {
   readonly channel: Channel;
   readonly clock: Clock;
   readonly tasks: TaskQueue;
+  readonly pool?: BufferPool;
 }
 
 /** A frame whose sequence number is set when it leaves. */
@@ -30,6 +32,8 @@ interface OutFrame {
   readonly header: Buffer;
   readonly data: Uint8Array | undefined;
   readonly costBytes: number;
+  /** Set on the last frame that reads from this buffer. */
+  readonly recycle: Buffer | undefined;
 }
 
 export class LaneSender {
@@ -37,6 +41,7 @@ export class LaneSender {
   readonly #channel: Channel;
   readonly #clock: Clock;
   readonly #tasks: TaskQueue;
+  readonly #pool: BufferPool | undefined;
   #frames: OutFrame[] = [];
   #head = 0;
   #batch: EncodedRecord[] = [];
@@ -50,6 +55,8 @@ export class LaneSender {
   #isClosed = false;
   #retry: TimerHandle;
   #emptyWaiters: (() => void)[] = [];
+  /** Sent from, but not yet acknowledged; in order of `endBytes`. */
+  #lent: { readonly endBytes: number; readonly buffer: Buffer }[] = [];
   framesSent = 0;
   recordsSent = 0;
   busyCount = 0;
@@ -59,6 +66,7 @@ export class LaneSender {
     this.#channel = modules.channel;
     this.#clock = modules.clock;
     this.#tasks = modules.tasks;
+    this.#pool = modules.pool;
   }
 
   get queuedBytes(): number {
@@ -101,7 +109,9 @@ export class LaneSender {
     const { chunkBytes } = this.#options;
     for (const tensor of record.tensors) {
       for (let at = 0; at < tensor.length; at += chunkBytes) {
-        this.#pushFrame(FrameKind.chunk, 0, 0, undefined, tensor.subarray(at, Math.min(at + chunkBytes, tensor.length)));
+        const end = Math.min(at + chunkBytes, tensor.length);
+        const isLast = end === tensor.length && record.pooled?.has(tensor) === true;
+        this.#pushFrame(FrameKind.chunk, 0, 0, undefined, tensor.subarray(at, end), isLast ? (tensor as Buffer) : undefined);
       }
     }
     this.recordsSent += 1;
@@ -117,6 +127,7 @@ export class LaneSender {
   acknowledge(totalBytes: number): boolean {
     if (!(totalBytes >= this.#ackedBytes && totalBytes <= this.#sentBytes)) return false;
     this.#ackedBytes = totalBytes;
+    while (this.#lent.length > 0 && this.#lent[0]!.endBytes <= totalBytes) this.#pool?.give(this.#lent.shift()!.buffer);
     void this.#pump();
     return true;
   }
@@ -132,6 +143,7 @@ export class LaneSender {
     this.#isClosed = true;
     if (this.#retry !== undefined) this.#clock.clearTimer(this.#retry);
     this.#frames = [];
+    this.#lent = []; // ZeroMQ may still read them: left to the garbage collector
     this.#head = 0;
     this.#batch = [];
     this.#queuedBytes = 0;
@@ -139,12 +151,19 @@ export class LaneSender {
     this.#channel.close(isGraceful);
   }
 
-  #pushFrame(kind: FrameKind, count: number, value: number, body: Uint8Array | undefined, data: Uint8Array | undefined): void {
+  #pushFrame(
+    kind: FrameKind,
+    count: number,
+    value: number,
+    body: Uint8Array | undefined,
+    data: Uint8Array | undefined,
+    recycle?: Buffer,
+  ): void {
     if (this.#isClosed) return;
     this.#seal();
     const header = createFrame(kind, count, 0, value, body);
     const sizeBytes = header.length + (data?.length ?? 0);
-    this.#frames.push({ kind, count, value, header, data, costBytes: sizeBytes + FRAME_OVERHEAD_BYTES });
+    this.#frames.push({ kind, count, value, header, data, costBytes: sizeBytes + FRAME_OVERHEAD_BYTES, recycle });
     this.#queuedBytes += sizeBytes;
   }
 
@@ -165,7 +184,9 @@ export class LaneSender {
       }
     }
     const costBytes = frame.length + FRAME_OVERHEAD_BYTES;
-    this.#frames.push({ kind: FrameKind.records, count: batch.length, value: 0, header: frame, data: undefined, costBytes });
+    this.#frames.push({
+      kind: FrameKind.records, count: batch.length, value: 0, header: frame, data: undefined, costBytes, recycle: undefined,
+    });
     this.#queuedBytes += HEADER_BYTES;
     this.recordsSent += batch.length;
     this.#batch = [];
@@ -204,6 +225,7 @@ export class LaneSender {
       this.#head += 1;
       this.framesSent += 1;
       this.#sentBytes += frame.costBytes;
+      if (frame.recycle !== undefined) this.#lent.push({ endBytes: this.#sentBytes, buffer: frame.recycle });
       this.#queuedBytes -= frame.costBytes - FRAME_OVERHEAD_BYTES;
       if (this.#head >= 1024) {
         this.#frames = this.#frames.slice(this.#head);

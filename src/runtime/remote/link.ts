@@ -1,6 +1,7 @@
 // Owns: one open connection to one peer: three lanes, credit, heartbeat, and the score of a misbehaving peer.
 // Invariant: a link closes exactly once, with a reason; after that nothing is sent or delivered.
 import type { Host } from "../host/host.js";
+import { BufferPool } from "../wire/buffer-pool.js";
 import { Codec, WireError, type EncodedRecord } from "../wire/codec.js";
 import { FrameKind, type FrameHeader } from "../wire/frame.js";
 import {
@@ -65,7 +66,8 @@ export class Link {
   readonly endpoint: string;
   readonly isDialer: boolean;
   readonly #host: Host;
-  readonly #codec = new Codec();
+  readonly #pool = new BufferPool();
+  readonly #codec = new Codec(this.#pool);
   readonly #events: LinkEvents;
   readonly #senders: LaneSender[];
   readonly #receivers: LaneReceiver[];
@@ -98,7 +100,7 @@ export class Link {
             chunkBytes: options.chunkBytes,
             onGone: () => this.close("lost", "the connection is gone"),
           },
-          { channel, clock: host.clock, tasks: host.tasks },
+          { channel, clock: host.clock, tasks: host.tasks, pool: this.#pool },
         ),
     );
     this.#receivers = channels.map(
@@ -179,6 +181,7 @@ export class Link {
     if (this.#end !== undefined) return; // saying it has shown that the connection is gone
     this.#end = end;
     for (const sender of this.#senders) sender.close(end === "closed");
+    this.#pool.clear();
     this.#events.onEnd(end, message);
   }
 

@@ -231,6 +231,8 @@ class DealerChannel implements DialedChannel {
   readonly #socket: Dealer;
   readonly #options: DialOptions;
   readonly #clock: Clock;
+  #isConnected = false;
+  #isAuthenticated = false;
   #isOver = false;
 
   constructor(socket: Dealer, id: Uint8Array, options: DialOptions, clock: Clock) {
@@ -260,8 +262,11 @@ class DealerChannel implements DialedChannel {
     if (this.#isOver) return;
     if (type === "handshake:error:auth") this.#lose("denied");
     else if (type.startsWith("handshake:error")) this.#lose("handshake");
-    else if (type === "disconnect") this.#lose("lost");
-    else if (type === "close") this.#lose("unreachable");
+    else if (type === "connect") this.#isConnected = true;
+    else if (type === "handshake") this.#isAuthenticated = true;
+    else if (type === "disconnect" || type === "close") {
+      this.#lose(this.#isAuthenticated ? "lost" : this.#isConnected ? "handshake" : "unreachable");
+    }
   }
 
   #lose(failure: "denied" | "handshake" | "lost" | "unreachable"): void {

@@ -5,6 +5,7 @@ import { Packr } from "msgpackr";
 import {
   BULK_BYTES_MIN, DEPTH_MAX, INLINE_ARRAY_BYTES_MAX, RECORD_BYTES_MAX, TENSORS_PER_MESSAGE_MAX, TRANSFER_BYTES_MAX,
 } from "./limits.js";
+import { BufferPool } from "./buffer-pool.js";
 import { isSafeMsgpack } from "./msgpack-guard.js";
 
 export class WireError extends Error {
@@ -34,6 +35,8 @@ export interface EncodedRecord {
   readonly body: Uint8Array;
   readonly tensors: readonly Uint8Array[];
   readonly tensorBytes: number;
+  /** Tensors that are copies out of the pool, to be given back when the receiver has them. */
+  readonly pooled: ReadonlySet<Uint8Array> | undefined;
 }
 
 /**
@@ -53,6 +56,11 @@ const packr = (): Packr =>
 
 export class Codec {
   readonly #packr = packr();
+  readonly #pool: BufferPool;
+
+  constructor(pool = new BufferPool()) {
+    this.#pool = pool;
+  }
 
   /** `record[1]` is the payload; its typed arrays are taken out and described in `record[2]`. */
   encode(record: unknown[]): EncodedRecord {
@@ -68,11 +76,17 @@ export class Codec {
     }
     // Small arrays are copied into the batch frame before this microtask ends; large ones wait in the outbox.
     const isBulk = hoist.sizeBytes >= BULK_BYTES_MIN;
+    const pooled = isBulk ? new Set<Uint8Array>() : undefined;
     const tensors = hoist.arrays.map((array) => {
       const bytes = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
-      return isBulk && handedOver.has(array) ? bytes : copyOf(bytes);
+      if (pooled === undefined) return copyOf(bytes);
+      if (handedOver.has(array)) return bytes;
+      const copy = this.#pool.take(bytes.length);
+      copy.set(bytes);
+      pooled.add(copy);
+      return copy;
     });
-    return { body, tensors, tensorBytes: hoist.sizeBytes };
+    return { body, tensors, tensorBytes: hoist.sizeBytes, pooled };
   }
 
   decode(body: Uint8Array): unknown[] {
