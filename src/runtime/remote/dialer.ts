@@ -275,7 +275,8 @@ class Attempt {
   #send(lane: number, kind: FrameKind, body: Uint8Array): void {
     const frame = createFrame(kind, 0, 0, 0, body);
     void this.#channels[lane]!.send([frame]).then((outcome) => {
-      if (outcome !== "sent") this.#fail({ kind: "lost" });
+      // A HELLO that finds the connection gone already: the socket's own event, still to come, knows why.
+      if (outcome !== "sent" && this.#proofs !== undefined) this.#fail({ kind: "lost" });
     });
   }
 }
