@@ -79,7 +79,7 @@ export class LocalNetwork {
     const runDir = createRunDirectory();
     try {
       const dataDir = options.dataDir ?? join(runDir, "data");
-      mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+      mkdirSync(join(dataDir, "logs"), { recursive: true, mode: 0o700 });
       const file = loadOrCreate(dataDir, options);
       const ready = new Map(file.identities.map(({ name }) => [name, promiseWithResolver()]));
       let network: LocalNetwork | undefined;
@@ -89,7 +89,7 @@ export class LocalNetwork {
           if (network && info.rpcUrl) network.rpcUrl = info.rpcUrl;
           ready.get(event.name)?.resolve();
         } else if (event.type === "gave-up" || (event.type === "exited" && event.code === 2)) {
-          ready.get(event.name)?.reject(new Error(lastWords(join(runDir, `${event.name}.log`), event.name)));
+          ready.get(event.name)?.reject(new Error(lastWords(join(dataDir, "logs", `${event.name}.log`), event.name)));
         }
         onEvent(event);
       });
@@ -122,7 +122,7 @@ export class LocalNetwork {
   }
 
   logOf(name: string): string {
-    return join(this.runDir, `${name}.log`);
+    return join(this.dataDir, "logs", `${name}.log`);
   }
 
   async stop(): Promise<void> {

@@ -167,6 +167,14 @@ function tesraMethods(chain: Chain): Record<string, RpcMethod> {
         subsidyMax: quantity(subsidyMax(chain.head.number + 1, reserve, chain.genesis.rewards)),
       };
     },
+    /** Walks every account of the head's state: what conservation is checked against. */
+    tesra_ledger: async () => {
+      const { number } = chain.head;
+      const { total, accounts } = await chain.ledger();
+      return {
+        blockNumber: quantity(number), total: quantity(total), supply: quantity(SUPPLY_WEI), accounts: quantity(accounts.length),
+      };
+    },
     tesra_consensus: () => consensusOf(chain),
     tesra_payments: ([block]) => {
       const header = needHeader(chain, block);
