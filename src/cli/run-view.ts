@@ -59,7 +59,9 @@ function lineView(write: (text: string) => void): View {
       write(`  ${state.samplesDone}/${state.samplesTotal}  ${summary(state)}`);
     },
     trainingDone: () => {
-      if (last) write(`  ${last.samplesDone}/${last.samplesTotal}  ${summary(last)}`);
+      const done = last;
+      last = undefined;
+      if (done) write(`  ${done.samplesDone}/${done.samplesTotal}  ${summary(done)}`);
     },
     close: () => undefined,
   };

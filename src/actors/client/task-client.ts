@@ -3,7 +3,7 @@
 // test data never leaves at all. close() always returns.
 import { randomBytes } from "node:crypto";
 import { decodeEventLog, hexToBytes, type Address, type Hex, type TransactionReceipt } from "viem";
-import { behavior, createSystem, curveKeys, Refusal, replyLater, type Peer, type Ref, type System } from "../../runtime/index.js";
+import { behavior, createSystem, curveKeys, Refusal, replyLater, silentLogger, type Peer, type Ref, type System } from "../../runtime/index.js";
 import { canonicalJob, Evaluator, jobId, type Job } from "../../training/index.js";
 import { computeRegistryAbi, taskMarketAbi } from "../../chain/contracts/abi.js";
 import { systemAddresses } from "../../chain/contracts/system.js";
@@ -97,7 +97,7 @@ export class TaskClient {
 
   /** Connects to a master. Throws when nobody answers there within 15 s. */
   static async connect(options: TaskClientOptions, modules: { device: Device }): Promise<TaskClient> {
-    const system = createSystem({ name: "client" });
+    const system = createSystem({ name: "client", logger: silentLogger });
     try {
       const keys = curveKeys();
       const peer = await system.connect({ ...options.master, keys, timeoutMs: CONNECT_TIMEOUT_MS });
