@@ -54,9 +54,11 @@ function tellTask(event: Extract<ClientEvent, { type: "task" }>["event"], view: 
   else if (event.type === "worker-lost") {
     view.detail(`${nameOf(event.worker)} is lost: its collateral is forfeit, ${event.samplesLeft} samples are left for the others`);
   } else if (event.type === "trained") {
-    view.trainingDone();
     view.detail(`trained: ${event.version} updates, parameters ${event.parametersHash.slice(0, 18)}`);
-  } else if (event.type === "settled") view.detail(`settled in transaction ${event.transaction}`);
+  } else if (event.type === "settled") {
+    view.trainingDone();
+    view.detail(`settled in transaction ${event.transaction}`);
+  }
 }
 
 const mib = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(1)} MiB`;

@@ -4,7 +4,7 @@
 import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { Refusal, type Reply } from "../../runtime/index.js";
+import { handOver, Refusal, type Reply } from "../../runtime/index.js";
 import {
   canonicalJob, CheckpointDirectory, compileStep, createUpdateKernels, initialParameters, jobId, parseJob, ParameterStore,
 } from "../../training/index.js";
@@ -69,7 +69,13 @@ export class HostedTask {
   pull(nodeId: string | undefined): { version: number; parameters: Float32Array } {
     const isReader = nodeId === undefined || this.options.readers.includes(nodeId) || [...this.admitted.values()].includes(nodeId);
     if (!isReader) throw new Refusal("not-admitted", "this node may not read the task's parameters");
-    return this.modules.store.pull();
+    return this.parameters();
+  }
+
+  /** A published vector never changes, so the link may send it without a copy. */
+  private parameters(): { version: number; parameters: Float32Array } {
+    const { version, parameters } = this.modules.store.pull();
+    return { version, parameters: handOver(parameters) };
   }
 
   appliedBatches(unit: number): number {
@@ -82,7 +88,7 @@ export class HostedTask {
     const rejected = (reason: string): PushReply => ({ status: "rejected", version: store.version, reason });
     if (nodeId !== undefined && this.admitted.get(worker) !== nodeId) return rejected(`worker ${worker} is not admitted from this node`);
     const done = this.appliedBatches(unit);
-    if (batch < done) return { status: "duplicate", ...store.pull() };
+    if (batch < done) return { status: "duplicate", ...this.parameters() };
     if (batch > done) return { status: "behind", version: store.version, appliedBatches: done };
     if (!Number.isFinite(request.loss)) return rejected("the loss is not finite");
     const result = await store.push({
@@ -97,7 +103,7 @@ export class HostedTask {
       this.accuracy = mean(this.accuracy, request.correct / Math.max(1, request.samples));
       if (result.version - this.savedVersion >= CHECKPOINT_EVERY_VERSIONS) this.checkpointInBackground();
     }
-    return { status: result.status, ...store.pull() };
+    return { status: result.status, ...this.parameters() };
   }
 
   progress(): Progress {

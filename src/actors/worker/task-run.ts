@@ -3,7 +3,7 @@
 // Invariant: a batch counts once. The parameter server knows which batches of a shard are applied in an
 // epoch; a repeated push is a duplicate there, and a unit starts where the applied batches end.
 import { type Device } from "../../device/device.js";
-import { type CallResult, type Ref } from "../../runtime/index.js";
+import { handOver, type CallResult, type Ref } from "../../runtime/index.js";
 import { compileStep, epochOrder, parseJob, TrainStep, type ParsedJob } from "../../training/index.js";
 import { type MasterProtocol } from "../master/protocol.js";
 import { type ParameterServerProtocol } from "../parameter-server/protocol.js";
@@ -151,8 +151,8 @@ export class TaskRun {
     step.setParameters(this.parameters);
     const baseVersion = this.version;
     const { loss, correct, gradient } = await step.run(images, labels);
-    // the view is overwritten by the next batch, and the socket sends without copying
-    return { loss, correct: Math.round(correct) || 0, baseVersion, gradient: gradient.slice() };
+    // the view is overwritten by the next batch, so it is copied once here and never touched again
+    return { loss, correct: Math.round(correct) || 0, baseVersion, gradient: handOver(gradient.slice()) };
   }
 
   private async push(run: UnitRun, batch: number, result: Gradient, signal: AbortSignal): Promise<Landing> {
