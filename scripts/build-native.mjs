@@ -5,7 +5,7 @@
 //   TESRA_SANITIZE=1  ASan + UBSan build in build/sanitize (cmake or direct)
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync, copyFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, statSync, writeFileSync, copyFileSync } from "node:fs";
 import { createRequire } from "node:module";
 import { availableParallelism } from "node:os";
 import { dirname, join, relative } from "node:path";
@@ -103,7 +103,8 @@ const builders = {
       run(process.execPath, [npmNodeGyp(), "rebuild", "--release", `--nodedir=${nodeHeaders()}`, `--python=${python.command}`],
         { cwd: directory, env: { ...process.env, CXX: compiler.command, JOBS: String(availableParallelism()) } });
       mkdirSync(dirname(target), { recursive: true });
-      copyFileSync(join(directory, "build/Release/tesra_native.node"), target);
+      copyFileSync(join(directory, "build/Release/tesra_native.node"), `${target}.new`);
+      renameSync(`${target}.new`, target); // never written in place: a process may have it mapped
       rmSync(join(directory, "build"), { recursive: true, force: true });
     },
   },
@@ -117,7 +118,7 @@ const builders = {
       const flags = ["-std=c++17", "-O3", "-fPIC", "-ffp-contract=off", "-fno-math-errno", "-fvisibility=hidden", "-w",
         "-DNAPI_VERSION=8", "-DNAPI_DISABLE_CPP_EXCEPTIONS",
         "-I", require("node-addon-api").include_dir, "-I", require("node-api-headers").include_dir,
-        ...(sanitize ? ["-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"] : [])];
+        ...(sanitize ? ["-g", "-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer"] : [])];
       const outputs = [...s.cpu, ...s.cudaStub].map((file) => {
         const output = join(objects, `${file.replaceAll("/", "-")}.o`);
         run(compiler.command, [...flags, "-c", join(root, "native", file), "-o", output]);
@@ -126,7 +127,8 @@ const builders = {
       const mac = process.platform === "darwin";
       run(compiler.command, [mac ? "-bundle" : "-shared", ...(mac ? ["-undefined", "dynamic_lookup"] : []),
         ...(sanitize ? ["-fsanitize=address,undefined"] : mac ? [] : ["-static-libstdc++", "-Wl,--exclude-libs,ALL"]),
-        "-pthread", ...outputs, "-o", target]);
+        "-pthread", ...outputs, "-o", `${target}.new`]);
+      renameSync(`${target}.new`, target);
       rmSync(objects, { recursive: true, force: true });
     },
   },
@@ -140,24 +142,72 @@ function fail(message) {
 const wanted = process.env.TESRA_NATIVE_BUILD;
 if (wanted && !builders[wanted]) fail(`TESRA_NATIVE_BUILD is "${wanted}"; it may be cmake, gyp or direct.`);
 
-const hash = createHash("sha256");
-for (const f of [...files(join(root, "native")).filter((f) => !f.includes("/native/build/") && !f.includes("/native/cuda/lab/")),
-  join(root, "CMakeLists.txt"), fileURLToPath(import.meta.url)]) {
-  if (!statSync(f).isFile()) continue;
-  hash.update(relative(root, f)).update("\0").update(readFileSync(f)).update("\0");
+function currentKey() {
+  const hash = createHash("sha256");
+  const skip = ["/native/build/", "/native/cuda/lab/"];
+  const native = files(join(root, "native")).filter((f) => !skip.some((part) => f.includes(part)));
+  for (const f of [...native, join(root, "CMakeLists.txt"), fileURLToPath(import.meta.url)]) {
+    if (!statSync(f).isFile()) continue;
+    hash.update(relative(root, f)).update("\0").update(readFileSync(f)).update("\0");
+  }
+  hash.update(JSON.stringify({
+    platform: process.platform, arch: process.arch, compiler, cmake, nvcc, wanted, sanitize,
+    archs: process.env.TESRA_CUDA_ARCHS ?? "", api: require("node-addon-api/package.json").version,
+  }));
+  return hash.digest("hex");
 }
-hash.update(JSON.stringify({
-  platform: process.platform, arch: process.arch, compiler, cmake, nvcc, wanted, sanitize,
-  archs: process.env.TESRA_CUDA_ARCHS ?? "", api: require("node-addon-api/package.json").version,
-}));
-const key = hash.digest("hex");
-if (!force && existsSync(target) && existsSync(stampFile)) {
+
+function upToDate(key) {
+  if (force || !existsSync(target)) return false;
   try {
-    if (JSON.parse(readFileSync(stampFile, "utf8")).key === key) {
-      say(`up to date (${relative(root, target)})`);
-      process.exit(0);
+    return JSON.parse(readFileSync(stampFile, "utf8")).key === key;
+  } catch {
+    return false; // no stamp, or a torn one: build
+  }
+}
+
+// One build at a time in one directory: two would mix their objects.
+const lockFile = join(buildDirectory, "tesra-native.lock");
+function alive(pid) {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return error.code === "EPERM";
+  }
+}
+function lock() {
+  mkdirSync(buildDirectory, { recursive: true });
+  let told = false;
+  for (;;) {
+    try {
+      writeFileSync(lockFile, String(process.pid), { flag: "wx" });
+      process.on("exit", () => rmSync(lockFile, { force: true }));
+      return;
+    } catch (error) {
+      if (error.code !== "EEXIST") throw error;
     }
-  } catch { /* a torn stamp means: build */ }
+    let owner = NaN;
+    try { owner = Number(readFileSync(lockFile, "utf8")); } catch { continue; }
+    if (owner > 0 && !alive(owner)) {
+      rmSync(lockFile, { force: true });
+      continue;
+    }
+    if (!told) say(`waiting for the build of process ${owner || "?"}`);
+    told = true;
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500);
+  }
+}
+
+if (upToDate(currentKey())) {
+  say(`up to date (${relative(root, target)})`);
+  process.exit(0);
+}
+lock();
+let key = currentKey();
+if (upToDate(key)) {
+  say(`up to date (${relative(root, target)})`);
+  process.exit(0);
 }
 
 const order = wanted ? [wanted] : ["cmake", "gyp", "direct"];
@@ -177,6 +227,13 @@ for (const name of usable) {
     say(`building with ${name} (${compiler.version}${cuda ? `; CUDA by ${nvcc.command}` : ", CPU only"})`);
     try {
       builders[name].build(cuda);
+      // A source edited meanwhile may lie older than an object made from its former text.
+      if (currentKey() !== key) {
+        say("sources changed during the build; building again from the start");
+        rmSync(join(buildDirectory, "CMakeFiles/tesra_native.dir"), { recursive: true, force: true });
+        key = currentKey();
+        builders[name].build(cuda);
+      }
       writeFileSync(stampFile, `${JSON.stringify({ key, builder: name, cuda, compiler, cmake, nvcc: cuda ? nvcc : undefined }, null, 1)}\n`);
       say(`built ${relative(root, target)} in ${((Date.now() - started) / 1000).toFixed(0)} s${cuda ? " with CUDA" : ""}`);
       if (cudaWanted && !cuda && hasCudaSources() && tries.length === 1 && name !== "cmake" && nvcc)
