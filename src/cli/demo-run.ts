@@ -35,7 +35,7 @@ export async function runDemo(options: DemoOptions, view: View, signal: AbortSig
     names.set(client.address.toLowerCase(), "client");
     const nameOf = (address: string): string => names.get(address.toLowerCase()) ?? address;
     stopWatching = watchBlocks(client.transactor.client, (block) => view.block({ ...block, producer: nameOf(block.producer) }));
-    const job = demoJob(options.model, options);
+    const job = demoJob(options.model, { ...options, rows: dataset.train.rows });
     view.stage(`Task: ${options.model}, ${options.epochs} epochs, ${options.workers} workers`);
     const outcome = await client.train({
       job, name: "fashion-mnist", train: dataset.train, test: dataset.test, workers: options.workers,

@@ -22,7 +22,7 @@ export function register(program: Command, context: CliContext): void {
   program.command("demo")
     .description("start a network here, train Fashion-MNIST on it, settle and report")
     .option("--model <name>", "mlp or cnn", "cnn")
-    .option("--epochs <n>", "passes over the training set", "4")
+    .option("--epochs <n>", "passes over the training set", "3")
     .option("--workers <n>", "worker processes", "2")
     .option("--pos-nodes <n>", "PoS nodes", "2")
     .option("--batch <rows>", "rows of one gradient", "128")

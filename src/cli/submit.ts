@@ -17,7 +17,7 @@ export function register(program: Command, context: CliContext): void {
   program.command("submit")
     .description("submit a training task")
     .option("--model <name>", "mlp or cnn", "cnn")
-    .option("--epochs <n>", "passes over the training set", "4")
+    .option("--epochs <n>", "passes over the training set", "3")
     .option("--workers <n>", "workers to train on", "2")
     .option("--batch <rows>", "rows of one gradient", "128")
     .option("--seed <n>", "seeds initial values and sample order", "1")
@@ -60,7 +60,7 @@ async function submit(context: CliContext, flags: SubmitFlags): Promise<void> {
   try {
     client = await TaskClient.connect(target, { device });
     const outcome = await client.train({
-      job: demoJob(flags.model, run), name: "fashion-mnist", train: dataset.train, test: dataset.test, workers,
+      job: demoJob(flags.model, { ...run, rows: dataset.train.rows }), name: "fashion-mnist", train: dataset.train, test: dataset.test, workers,
     }, createTaskTeller(view, { epochs: run.epochs, nameOf: (address) => address }), context.signal);
     view.close();
     if (flags.save) await saveParameters(flags.save, flags.model, outcome.parameters);
