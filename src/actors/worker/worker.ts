@@ -90,7 +90,7 @@ export function worker(modules: WorkerModules) {
           const abort = new AbortController();
           const run = new TaskRun({ taskId, fence, job, shardCount: data.shardCount }, {
             device: modules.device, master: modules.master, now: modules.now, sleep: modules.sleep,
-            worker: modules.transactor.address, parameterServer: modules.parameterServer(parameterServer),
+            worker: modules.transactor.address.toLowerCase(), parameterServer: modules.parameterServer(parameterServer),
             rowsOf: (shard) => data.rowsOf(shard), hash: (bytes) => modules.device.blake3(bytes),
             sign: createReceiptSigner(modules, taskId),
           });

@@ -1,0 +1,74 @@
+// Owns the roles that keep a chain: master, PoS and PoW nodes.
+// Invariant: one store a node, closed after the actors that use it.
+import { join } from "node:path";
+import { hexToBytes, type Hex } from "viem";
+import { Chain, createJsonRpc, createProducer, openRocksStore, type JsonRpc } from "../../chain/index.js";
+import { type Device } from "../../device/device.js";
+import { chainNode, Gossip } from "../chain-node/chain-node.js";
+import { serveJsonRpc } from "../chain-node/http.js";
+import { Transactor } from "../chain-node/transactor.js";
+import { hasRunningTasks } from "../market.js";
+import { NodeStartError, openComputeDevice, type Children, type Parts, type Role } from "./parts.js";
+
+interface ChainParts { chain: Chain; jsonRpc: JsonRpc; gossip: Gossip; rpcUrl: string | undefined }
+
+async function openChain(parts: Parts, device: Device, children: Children): Promise<ChainParts> {
+  const { config, genesis, closers, system, now, log } = parts;
+  const store = await openRocksStore(join(config.dataDir, "chain"));
+  closers.push(() => store.close());
+  const chain = await Chain.open({ store, genesis, device });
+  const jsonRpc = createJsonRpc(chain);
+  const gossip = new Gossip(chain, { now, warn: (text) => log.warn(text) });
+  closers.push(chain.subscribe((event) => {
+    if (event.type === "transaction") gossip.broadcast("transaction", event.raw);
+    else if (event.type === "certificate") gossip.broadcast("certificate", event.encoded);
+  }));
+  closers.push(system.onPeer((peer) => void gossip.meet(peer)));
+  children.set("chain", chainNode({ chain, jsonRpc, gossip, now }));
+  let rpcUrl: string | undefined;
+  if (config.rpc) {
+    const server = await serveJsonRpc(jsonRpc, config.rpc);
+    closers.push(() => server.close());
+    rpcUrl = server.url;
+  }
+  log.info(`chain opened at block ${chain.head.number}`);
+  return { chain, jsonRpc, gossip, rpcUrl };
+}
+
+export async function composeMaster(parts: Parts, children: Children): Promise<Role> {
+  const { config, genesis, links, log, system, now } = parts;
+  const device = openComputeDevice(parts);
+  const { chain, jsonRpc, rpcUrl } = await openChain(parts, device, children);
+  const transactor = new Transactor({ privateKey: config.privateKey as Hex, chainId: genesis.chainId }, {
+    rpc: (request) => jsonRpc.handle(request),
+  });
+  const { master } = await import("../master/master.js");
+  children.set("master", master({
+    device, chain, transactor, links, system, now, dataDir: config.dataDir, chainId: BigInt(genesis.chainId),
+    self: { endpoint: config.listen, serverKey: config.curve.publicKey }, random: (size) => crypto.getRandomValues(new Uint8Array(size)),
+    warn: (text) => log.warn(text),
+  }));
+  return { rpcUrl, isChainNode: true };
+}
+
+export async function composePos(parts: Parts, children: Children): Promise<Role> {
+  const { config, now } = parts;
+  if (!config.blsSecretKey) throw new NodeStartError("chain", "a pos node needs blsSecretKey in its config: 0x and 64 hex digits");
+  const device = openComputeDevice(parts);
+  const { chain, gossip, rpcUrl } = await openChain(parts, device, children);
+  const keys = createProducer({ privateKey: hexToBytes(config.privateKey as Hex), blsSecretKey: hexToBytes(config.blsSecretKey as Hex) });
+  const { producer } = await import("../pos/producer.js");
+  children.set("producer", producer({ chain, gossip, keys, now }));
+  return { rpcUrl, isChainNode: true };
+}
+
+export async function composePow(parts: Parts, children: Children): Promise<Role> {
+  const { config, now } = parts;
+  const device = openComputeDevice(parts);
+  const { chain, gossip, rpcUrl } = await openChain(parts, device, children);
+  const { challengeMiner } = await import("../pow/miner.js");
+  children.set("miner", challengeMiner(config.pow, {
+    chain, gossip, device, now, privateKey: hexToBytes(config.privateKey as Hex), hasPaidWork: () => hasRunningTasks(chain),
+  }));
+  return { rpcUrl, isChainNode: true };
+}

@@ -1,0 +1,65 @@
+// Owns the roles that compute and keep no chain: worker and parameter server. They ask a master's chain node.
+import { type Hex } from "viem";
+import { signDigest } from "../../chain/crypto/signature.js";
+import { CHAIN_ACTOR, ChainProtocol } from "../chain-node/protocol.js";
+import { type RpcCall } from "../chain-node/transactor.js";
+import { MASTER_ACTOR, MasterProtocol } from "../master/protocol.js";
+import { PARAMETER_SERVER_ACTOR, ParameterServerProtocol } from "../parameter-server/protocol.js";
+import { type NodeConfig } from "./config.js";
+import { type Links } from "./links.js";
+import { NodeStartError, openComputeDevice, sleep, type Children, type Parts, type Role } from "./parts.js";
+
+const RPC_TIMEOUT_MS = 15_000;
+
+export async function composeWorker(parts: Parts, children: Children): Promise<Role> {
+  const { config, genesis, links, now } = parts;
+  const [{ worker }, { Transactor }, { registerComputeNode }] = await Promise.all([
+    import("../worker/worker.js"), import("../chain-node/transactor.js"), import("../market.js"),
+  ]);
+  const device = openComputeDevice(parts);
+  const masterKey = masterKeyOf(config);
+  const masterRef = () => links.ref(masterKey, MasterProtocol, MASTER_ACTOR);
+  const transactor = new Transactor({ privateKey: config.privateKey as Hex, chainId: genesis.chainId }, { rpc: remoteRpc(links, masterKey) });
+  const privateKey = Buffer.from(config.privateKey.slice(2), "hex");
+  children.set("worker", worker({
+    device, transactor, now, sleep, dataDir: config.dataDir, chainId: BigInt(genesis.chainId), master: masterRef,
+    sealing: { privateKey: Buffer.from(config.curve.secretKey, "hex"), publicKey: Buffer.from(config.curve.publicKey, "hex") },
+    isMaster: (nodeId) => config.bootstrap.some(({ serverKey }) => serverKey === nodeId),
+    parameterServer: (address) => {
+      links.dial(address);
+      return () => links.ref(address.serverKey, ParameterServerProtocol, PARAMETER_SERVER_ACTOR);
+    },
+    signDigest: (digest) => signDigest(digest, privateKey),
+    fetchShard: async (hash) => {
+      const result = await masterRef()?.call("getShard", { hash }, { timeoutMs: RPC_TIMEOUT_MS });
+      if (!result?.ok) throw new Error(`shard ${hash} cannot be fetched: ${result?.error.message ?? "the master is not linked"}`);
+      return result.value.bytes;
+    },
+  }));
+  return { rpcUrl: undefined, isChainNode: false, beforeJoin: () => registerComputeNode(transactor, `0x${config.curve.publicKey}`) };
+}
+
+export async function composeParameterServer(parts: Parts, children: Children): Promise<Role> {
+  const { config, log } = parts;
+  const device = openComputeDevice(parts);
+  const { parameterServer } = await import("../parameter-server/server.js");
+  children.set("parameter-server", parameterServer({
+    device, dataDir: config.dataDir, warn: (text) => log.warn(text),
+    isMaster: (nodeId) => config.bootstrap.some(({ serverKey }) => serverKey === nodeId),
+  }));
+  return { rpcUrl: undefined, isChainNode: false };
+}
+
+function remoteRpc(links: Links, masterKey: string): RpcCall {
+  return async (request) => {
+    const result = await links.ref(masterKey, ChainProtocol, CHAIN_ACTOR)?.call("rpc", { request }, { timeoutMs: RPC_TIMEOUT_MS });
+    if (!result?.ok) throw new Error(`no chain node answers: ${result?.error.message ?? "the master is not linked"}`);
+    return result.value.response;
+  };
+}
+
+function masterKeyOf(config: NodeConfig): string {
+  const [first] = config.bootstrap;
+  if (!first) throw new NodeStartError("listen", `a ${config.role} node needs a bootstrap address in its config: [{ endpoint, serverKey }]`);
+  return first.serverKey;
+}
