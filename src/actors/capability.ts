@@ -3,8 +3,8 @@
 // Invariant: a pure function of the seed; both sides get the same bits whatever instruction set they use.
 import { createCipheriv } from "node:crypto";
 import { gatherTile } from "../chain/certificate/tile.js";
-import { type Device } from "../device/device.js";
-import { type ChallengeDims, type RecomputeTile } from "../scheduler/index.js";
+import type { Device } from "../device/device.js";
+import type { ChallengeDims, RecomputeTile } from "../scheduler/index.js";
 
 const TICKET_BYTES = 32;
 /** Every ticket is below it: a scan then reports all tiles. */

@@ -13,7 +13,7 @@ import { createDevnetGenesis } from "../chain/index.js";
 import { distFileOf } from "./node/dist-file.js";
 import { ProcessSupervisor, type ProcessEvent } from "./node/process-supervisor.js";
 import { createRunDirectory, removeRunDirectory } from "./node/run-directory.js";
-import { type NodeAddress, type NodeConfig, type Role } from "./node/config.js";
+import type { NodeAddress, NodeConfig, Role } from "./node/config.js";
 
 const TSR = 10n ** 18n;
 /** Devnet stakes and purses: enough for every pledge of a demo, tiny beside the supply. */

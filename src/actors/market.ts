@@ -4,10 +4,10 @@ import {
   bytesToHex, decodeEventLog, decodeFunctionResult, encodeEventTopics, encodeFunctionData, formatEther, type Address, type DecodeEventLogReturnType, type Hex,
   type PublicClient,
 } from "viem";
-import { type Chain } from "../chain/index.js";
+import type { Chain } from "../chain/index.js";
 import { computeRegistryAbi, taskMarketAbi } from "../chain/contracts/abi.js";
 import { systemAddresses } from "../chain/contracts/system.js";
-import { type Transactor } from "./chain-node/transactor.js";
+import type { Transactor } from "./chain-node/transactor.js";
 
 /** A task's money stays within this many blocks of its opening in every preset. */
 const LOG_RANGE_BLOCKS_MAX = 100_000n;

@@ -3,7 +3,7 @@
 // Invariant: an object is relayed at most once and only after this node has accepted it; a peer on
 // another genesis is never talked to again.
 import { behavior, type Peer } from "../../runtime/index.js";
-import { type Chain, type JsonRpc } from "../../chain/index.js";
+import type { Chain, JsonRpc } from "../../chain/index.js";
 import { CHAIN_ACTOR, ChainProtocol, SYNC_BLOCKS_MAX } from "./protocol.js";
 
 const STATUS_TIMEOUT_MS = 5_000;

@@ -4,7 +4,7 @@ import { serve, type ServerType } from "@hono/node-server";
 import { Hono } from "hono";
 import { bodyLimit } from "hono/body-limit";
 import { cors } from "hono/cors";
-import { type JsonRpc } from "../../chain/index.js";
+import type { JsonRpc } from "../../chain/index.js";
 
 /** A raw transaction has at most 128 KiB and a batch some hundred of them. */
 const BODY_BYTES_MAX = 16 << 20;

@@ -1,7 +1,7 @@
 // Owns Session over the network: `connectSession("tesra://KEY@host:port", ...)` gives the Session of the training
 // library whose link is a TaskClient. Invariant: progress is what the parameter server and the chain say.
 import { parseJob, Session, type Progress as SessionProgress, type SessionLink, type SessionOptions, type SubmittedJob } from "../../training/index.js";
-import { type Hex } from "viem";
+import type { Hex } from "viem";
 import { openDevice, type Device } from "../../device/device.js";
 import { TaskClient, type ClientEvent, type TrainRequest } from "./task-client.js";
 

@@ -11,14 +11,14 @@ import { KeyLeaseBook } from "../../data/key-lease.js";
 import { wrapKey } from "../../data/key-wrap.js";
 import { encodeManifest } from "../../data/manifest.js";
 import { cutDataset, type CutDataset } from "../../data/shard.js";
-import { type Device } from "../../device/device.js";
+import type { Device } from "../../device/device.js";
 import { CHAIN_ACTOR, ChainProtocol } from "../chain-node/protocol.js";
 import { Transactor } from "../chain-node/transactor.js";
 import { readTaskAccount, type TaskAccount } from "../market.js";
 import { MASTER_ACTOR, MasterProtocol, type QuoteReply } from "../master/protocol.js";
-import { type NodeAddress } from "../node/config.js";
+import type { NodeAddress } from "../node/config.js";
 import { PARAMETER_SERVER_ACTOR, ParameterServerProtocol, type Progress } from "../parameter-server/protocol.js";
-import { type Lease } from "../worker/protocol.js";
+import type { Lease } from "../worker/protocol.js";
 import { CLIENT_ACTOR, ClientProtocol, type TaskEvent } from "./protocol.js";
 
 const CONNECT_TIMEOUT_MS = 15_000;

@@ -1,16 +1,16 @@
 // Owns how a worker becomes a candidate: two seeded products before a deadline, checked in parts, attested on
 // the chain. Invariant: a node's power is what it proved here, never what it claims.
-import { type Address, type Hex } from "viem";
+import type { Address, Hex } from "viem";
 import { computeRegistryAbi } from "../../chain/contracts/abi.js";
 import { systemAddresses } from "../../chain/contracts/system.js";
-import { type Device } from "../../device/device.js";
+import type { Device } from "../../device/device.js";
 import { Refusal, type Ref } from "../../runtime/index.js";
 import {
   gradeOf, issueChallenge, operandSeedOf, powerLanes, verifyAnswer, type Capability, type ChallengeDims,
 } from "../../scheduler/index.js";
 import { checkFp32Product, createTileCheck, FP32_ROWS_CHECKED } from "../capability.js";
-import { type Transactor } from "../chain-node/transactor.js";
-import { type WorkerProtocol } from "../worker/protocol.js";
+import type { Transactor } from "../chain-node/transactor.js";
+import type { WorkerProtocol } from "../worker/protocol.js";
 
 /** 0.27 G multiply-adds int8 and 0.13 G fp32: milliseconds on a core, far above the link's round trip. */
 const INT8_DIMS: ChallengeDims = { m: 256, n: 256, k: 4_096 };

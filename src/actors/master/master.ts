@@ -2,20 +2,20 @@
 // Invariant: a master moves no money of its own on behalf of a task but by the task book's commands; what it
 // relays is ciphertext, verified by its address.
 import { join } from "node:path";
-import { type Address } from "viem";
+import type { Address } from "viem";
 import { masterRegistryAbi, priceFeedAbi, taskMarketAbi } from "../../chain/contracts/abi.js";
 import { systemAddresses } from "../../chain/contracts/system.js";
-import { type Chain } from "../../chain/index.js";
+import type { Chain } from "../../chain/index.js";
 import { createHash } from "../../data/hash.js";
 import { parseManifest } from "../../data/manifest.js";
 import { ShardStore } from "../../data/shard-store.js";
-import { type Device } from "../../device/device.js";
+import type { Device } from "../../device/device.js";
 import { behavior, Refusal, replyLater, type Meta, type System } from "../../runtime/index.js";
 import { DEFAULT_RANGE_BPS, defaultUnitPrices, quoteTask } from "../../scheduler/index.js";
 import { canonicalJob, jobId, parseJob } from "../../training/index.js";
-import { type Transactor } from "../chain-node/transactor.js";
-import { type NodeAddress, type Role } from "../node/config.js";
-import { type Links } from "../node/links.js";
+import type { Transactor } from "../chain-node/transactor.js";
+import type { NodeAddress, Role } from "../node/config.js";
+import type { Links } from "../node/links.js";
 import { refusing } from "../refusing.js";
 import { WORKER_ACTOR, WorkerProtocol } from "../worker/protocol.js";
 import { enrol } from "./enrolment.js";

@@ -1,8 +1,8 @@
 // Owns what a master knows of the nodes that joined it.
 // Invariant: one entry an account; a node that is down keeps its entry and is no candidate.
-import { type Address } from "viem";
-import { type Capability } from "../../scheduler/index.js";
-import { type NodeAddress, type Role } from "../node/config.js";
+import type { Address } from "viem";
+import type { Capability } from "../../scheduler/index.js";
+import type { NodeAddress, Role } from "../node/config.js";
 
 /** Accounts are cheap to make; a master keeps no more of them than this. */
 const NODES_MAX = 10_000;

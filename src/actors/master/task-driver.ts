@@ -10,14 +10,14 @@ import {
   decodeReceipt, isFinalPhase, Meter, placeTask, TaskBook, toWei, type Candidate, type TaskCommand, type TaskEvent as BookEvent,
 } from "../../scheduler/index.js";
 import { parseJob, type ParsedJob } from "../../training/index.js";
-import { type Transactor } from "../chain-node/transactor.js";
+import type { Transactor } from "../chain-node/transactor.js";
 import { CLIENT_ACTOR, ClientProtocol, type TaskEvent } from "../client/protocol.js";
-import { type NodeAddress } from "../node/config.js";
-import { type Links } from "../node/links.js";
+import type { NodeAddress } from "../node/config.js";
+import type { Links } from "../node/links.js";
 import { PARAMETER_SERVER_ACTOR, ParameterServerProtocol, type Progress } from "../parameter-server/protocol.js";
 import { WORKER_ACTOR, WorkerProtocol, type Unit } from "../worker/protocol.js";
-import { type KnownNode, type NodeBook } from "./node-book.js";
-import { type TaskFiles, type TaskRecord } from "./task-file.js";
+import type { KnownNode, NodeBook } from "./node-book.js";
+import type { TaskFiles, TaskRecord } from "./task-file.js";
 
 const CALL_TIMEOUT_MS = 15_000;
 /** An offer takes a transaction and its block. */

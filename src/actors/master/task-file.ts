@@ -2,8 +2,8 @@
 // Invariant: a file is whole or absent (temporary name, sync, rename); final tasks have none.
 import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
-import { type Meter, type TaskJournal } from "../../scheduler/index.js";
-import { type NodeAddress } from "../node/config.js";
+import type { Meter, TaskJournal } from "../../scheduler/index.js";
+import type { NodeAddress } from "../node/config.js";
 
 export interface TaskRecord {
   version: 1;

@@ -3,7 +3,7 @@
 import { join } from "node:path";
 import { hexToBytes, type Hex } from "viem";
 import { Chain, createJsonRpc, createProducer, openRocksStore, type JsonRpc } from "../../chain/index.js";
-import { type Device } from "../../device/device.js";
+import type { Device } from "../../device/device.js";
 import { chainNode, Gossip } from "../chain-node/chain-node.js";
 import { serveJsonRpc } from "../chain-node/http.js";
 import { Transactor } from "../chain-node/transactor.js";

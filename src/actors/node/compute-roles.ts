@@ -1,12 +1,12 @@
 // Owns the roles that compute and keep no chain: worker and parameter server. They ask a master's chain node.
-import { type Hex } from "viem";
+import type { Hex } from "viem";
 import { signDigest } from "../../chain/crypto/signature.js";
 import { CHAIN_ACTOR, ChainProtocol } from "../chain-node/protocol.js";
-import { type RpcCall } from "../chain-node/transactor.js";
+import type { RpcCall } from "../chain-node/transactor.js";
 import { MASTER_ACTOR, MasterProtocol } from "../master/protocol.js";
 import { PARAMETER_SERVER_ACTOR, ParameterServerProtocol } from "../parameter-server/protocol.js";
-import { type NodeConfig } from "./config.js";
-import { type Links } from "./links.js";
+import type { NodeConfig } from "./config.js";
+import type { Links } from "./links.js";
 import { NodeStartError, openComputeDevice, sleep, type Children, type Parts, type Role } from "./parts.js";
 
 const RPC_TIMEOUT_MS = 15_000;

@@ -1,7 +1,7 @@
 // Owns the links that a node keeps: dials until somebody answers, and finds the current reference of a peer.
 // Invariant: an address is dialed once; after the first link the runtime itself opens it again when it is lost.
-import { type AnyProtocol, type CurveKeys, type Peer, type Ref, type System } from "../../runtime/index.js";
-import { type NodeAddress } from "./config.js";
+import type { AnyProtocol, CurveKeys, Peer, Ref, System } from "../../runtime/index.js";
+import type { NodeAddress } from "./config.js";
 
 const DIAL_TIMEOUT_MS = 5_000;
 

@@ -1,5 +1,5 @@
 // Owns the log lines of a node process: one line an event, on stderr.
-import { type LogFields, type Logger } from "../../runtime/index.js";
+import type { LogFields, Logger } from "../../runtime/index.js";
 
 export function createLogger(name: string): Logger {
   const write = (level: string) => (message: string, fields?: LogFields): void => {

@@ -1,9 +1,9 @@
 // Owns what the parts of a node share: its configuration, links, and what it has to close.
-import { type Genesis } from "../../chain/index.js";
+import type { Genesis } from "../../chain/index.js";
 import { openDevice, type Device } from "../../device/device.js";
-import { type AnyProtocol, type Behavior, type Logger, type System } from "../../runtime/index.js";
-import { type NodeConfig } from "./config.js";
-import { type Links } from "./links.js";
+import type { AnyProtocol, Behavior, Logger, System } from "../../runtime/index.js";
+import type { NodeConfig } from "./config.js";
+import type { Links } from "./links.js";
 
 export class NodeStartError extends Error {
   constructor(readonly code: "genesis" | "listen" | "chain" | "device", message: string, options?: ErrorOptions) {

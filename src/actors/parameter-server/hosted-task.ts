@@ -8,8 +8,8 @@ import { handOver, Refusal, type Reply } from "../../runtime/index.js";
 import {
   canonicalJob, CheckpointDirectory, compileStep, createUpdateKernels, initialParameters, jobId, parseJob, ParameterStore,
 } from "../../training/index.js";
-import { type Device } from "../../device/device.js";
-import { type ParameterServerProtocol, type Progress } from "./protocol.js";
+import type { Device } from "../../device/device.js";
+import type { ParameterServerProtocol, Progress } from "./protocol.js";
 
 /** A checkpoint every so many versions: at a hundred updates a second, one every several seconds. */
 const CHECKPOINT_EVERY_VERSIONS = 1_000;

@@ -2,8 +2,8 @@
 // Invariant: one attempt at a time; the chain itself decides (equity x target > ProofHash), this actor only asks.
 import { z } from "zod";
 import { behavior, defineProtocol } from "../../runtime/index.js";
-import { type Chain, type Producer } from "../../chain/index.js";
-import { type Gossip } from "../chain-node/chain-node.js";
+import type { Chain, Producer } from "../../chain/index.js";
+import type { Gossip } from "../chain-node/chain-node.js";
 
 export const ProducerProtocol = defineProtocol("tesra.producer", 1, {
   call: { status: { request: z.object({}), reply: z.object({ produced: z.number() }) } },

@@ -3,12 +3,12 @@
 // because the useful products are the training's own.
 import { z } from "zod";
 import { behavior, defineProtocol } from "../../runtime/index.js";
-import { type Chain } from "../../chain/index.js";
+import type { Chain } from "../../chain/index.js";
 import { encodeCertificate } from "../../chain/certificate/certificate.js";
 import { createMiner } from "../../chain/certificate/miner.js";
-import { type Device } from "../../device/device.js";
-import { type Gossip } from "../chain-node/chain-node.js";
-import { type NodeConfig } from "../node/config.js";
+import type { Device } from "../../device/device.js";
+import type { Gossip } from "../chain-node/chain-node.js";
+import type { NodeConfig } from "../node/config.js";
 
 export const MinerProtocol = defineProtocol("tesra.miner", 1, {
   call: {

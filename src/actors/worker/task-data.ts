@@ -8,9 +8,9 @@ import { unwrapKey, type WrapKeyPair } from "../../data/key-wrap.js";
 import { parseManifest, type Manifest } from "../../data/manifest.js";
 import { openShard } from "../../data/shard.js";
 import { ShardStore } from "../../data/shard-store.js";
-import { type Device } from "../../device/device.js";
-import { type Lease } from "./protocol.js";
-import { type ShardRows } from "./task-run.js";
+import type { Device } from "../../device/device.js";
+import type { Lease } from "./protocol.js";
+import type { ShardRows } from "./task-run.js";
 
 export interface TaskDataModules {
   device: Device;

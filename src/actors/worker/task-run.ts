@@ -2,12 +2,12 @@
 // server, and hands in a signed receipt a unit.
 // Invariant: a batch counts once. The parameter server knows which batches of a shard are applied in an
 // epoch; a repeated push is a duplicate there, and a unit starts where the applied batches end.
-import { type Device } from "../../device/device.js";
+import type { Device } from "../../device/device.js";
 import { handOver, type CallResult, type Ref } from "../../runtime/index.js";
 import { compileStep, epochOrder, parseJob, TrainStep, type ParsedJob } from "../../training/index.js";
-import { type MasterProtocol } from "../master/protocol.js";
-import { type ParameterServerProtocol } from "../parameter-server/protocol.js";
-import { type Unit } from "./protocol.js";
+import type { MasterProtocol } from "../master/protocol.js";
+import type { ParameterServerProtocol } from "../parameter-server/protocol.js";
+import type { Unit } from "./protocol.js";
 
 const CALL_TIMEOUT_MS = 10_000;
 /** The master or the parameter server may be restarting: a worker waits this long before it gives up. */

@@ -10,10 +10,10 @@ import { behavior, Refusal, replyLater, type Meta, type Ref } from "../../runtim
 import { encodeReceipt, receiptDigest, type WorkReceipt } from "../../scheduler/index.js";
 import { parseJob } from "../../training/index.js";
 import { fp32Product, int8Tickets } from "../capability.js";
-import { type Transactor } from "../chain-node/transactor.js";
-import { type MasterProtocol } from "../master/protocol.js";
-import { type NodeAddress } from "../node/config.js";
-import { type ParameterServerProtocol } from "../parameter-server/protocol.js";
+import type { Transactor } from "../chain-node/transactor.js";
+import type { MasterProtocol } from "../master/protocol.js";
+import type { NodeAddress } from "../node/config.js";
+import type { ParameterServerProtocol } from "../parameter-server/protocol.js";
 import { refusing } from "../refusing.js";
 import { TaskData, type TaskDataModules } from "./task-data.js";
 import { TaskRun, type SignedReceipt } from "./task-run.js";
