@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <mutex>
+#include <new>
 #include <vector>
 
 #include "cpu.h"
@@ -47,22 +48,23 @@ void int8_gemm(const Context& cx, const tesra_int8_gemm& g) {
   const size_t a_bytes = align64(packed_a_bytes(g.k)), b_bytes = align64(packed_b_bytes(g.k));
   const size_t fix_bytes = align64(static_cast<size_t>(chunks) * 32 * 4);
   Buffer a(a_bytes * row_tiles), b((b_bytes + fix_bytes) * panels);
-  auto edge = [&](const int8_t* from, int64_t first, int64_t total, int64_t want,
-                  std::vector<int8_t>& copy) {
-    if (first + want <= total) return from + first * g.k;
-    copy.assign(static_cast<size_t>(want) * g.k, 0);
-    std::memcpy(copy.data(), from + first * g.k, static_cast<size_t>(total - first) * g.k);
-    return static_cast<const int8_t*>(copy.data());
+  // The last, incomplete group of rows continues in zeros.
+  auto edge = [&](const int8_t* from, int64_t total, int64_t group) {
+    const int64_t left = total % group;
+    std::vector<int8_t> copy(left ? static_cast<size_t>(group) * g.k : 0, 0);
+    if (left)
+      std::memcpy(copy.data(), from + (total - left) * g.k, static_cast<size_t>(left) * g.k);
+    return copy;
   };
+  const std::vector<int8_t> a_edge = edge(g.a, g.m, 8), b_edge = edge(g.bt, g.n, 32);
   cx.pool->run(row_tiles, [&](int64_t i, int) {
-    std::vector<int8_t> copy;
-    k.pow_pack_a(edge(g.a, i * 8, g.m, 8, copy), g.k, g.k, a.data() + i * a_bytes);
+    const int8_t* from = (i + 1) * 8 <= g.m ? g.a + i * 8 * g.k : a_edge.data();
+    k.pow_pack_a(from, g.k, g.k, a.data() + i * a_bytes);
   });
   cx.pool->run(panels, [&](int64_t j, int) {
-    std::vector<int8_t> copy;
+    const int8_t* from = (j + 1) * 32 <= g.n ? g.bt + j * 32 * g.k : b_edge.data();
     uint8_t* to = b.data() + j * (b_bytes + fix_bytes);
-    k.pow_pack_b(edge(g.bt, j * 32, g.n, 32, copy), g.k, g.k, to,
-                 reinterpret_cast<int32_t*>(to + b_bytes));
+    k.pow_pack_b(from, g.k, g.k, to, reinterpret_cast<int32_t*>(to + b_bytes));
   });
   cx.pool->run(panels, [&](int64_t j, int) {
     const uint8_t* panel = b.data() + j * (b_bytes + fix_bytes);
@@ -105,6 +107,7 @@ int crm_scan(const Context& cx, tesra_crm_scan& s, tesra_error* error) {
   };
   std::vector<Winner> winners;
   std::mutex mutex;
+  bool full = false;
   const uint32_t flags = TESRA_BLAKE3_CHUNK_START | TESRA_BLAKE3_CHUNK_END | TESRA_BLAKE3_ROOT |
                          TESRA_BLAKE3_KEYED;
   cx.pool->run(block_columns, [&](int64_t column, int thread) {
@@ -141,10 +144,15 @@ int crm_scan(const Context& cx, tesra_crm_scan& s, tesra_error* error) {
         w.tile = static_cast<uint32_t>((row * block_columns + column) * TESRA_CRM_LANES + lane);
         std::memcpy(w.ticket, tickets + lane * 32, 32);
         std::lock_guard<std::mutex> lock(mutex);
-        winners.push_back(w);
+        try {
+          winners.push_back(w);
+        } catch (const std::bad_alloc&) {
+          full = true;  // an exception must not leave a pool thread
+        }
       }
     }
   });
+  if (full) return fail(error, TESRA_E_MEMORY, "no memory for the winning tickets");
   std::sort(winners.begin(), winners.end(),
             [](const Winner& p, const Winner& q) { return p.tile < q.tile; });
   s.count = static_cast<uint32_t>(winners.size());
