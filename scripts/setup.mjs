@@ -4,8 +4,8 @@
 // missing, the Fashion-MNIST package of the Debian mirror) is downloaded.
 import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from "node:fs";
-import { dirname, join, relative } from "node:path";
+import { cpSync, existsSync, mkdirSync, readFileSync, readdirSync, rmdirSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { dirname, join, relative, resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 const root = join(dirname(fileURLToPath(import.meta.url)), "..");
@@ -37,8 +37,9 @@ if (major < 20 || (major === 20 && minor < 17)) {
   fail(`Node ${process.versions.node} is too old; install Node 20.17 or later (20, 22 and 24 are tested).`);
 }
 
+/** Native packages are N-API, so a change of the Node version redoes nothing. */
 function hashOf(paths) {
-  const hash = createHash("sha256").update(process.versions.modules);
+  const hash = createHash("sha256").update(`${process.platform}-${process.arch}`);
   const visit = (path) => {
     if (!existsSync(path)) return;
     if (statSync(path).isDirectory()) {
@@ -47,6 +48,17 @@ function hashOf(paths) {
   };
   paths.forEach((path) => visit(join(root, path)));
   return hash.digest("hex");
+}
+
+/** Removes what an earlier build left: a module that is gone must not load. */
+function removeFilesBelow(directory, isStale) {
+  for (const entry of readdirSync(directory, { withFileTypes: true })) {
+    const path = join(directory, entry.name);
+    if (entry.isDirectory()) {
+      removeFilesBelow(path, isStale);
+      if (readdirSync(path).length === 0) rmdirSync(path);
+    } else if (isStale(path)) rmSync(path);
+  }
 }
 
 /** Runs `work` unless the stamp of `name` already holds `key` and `product` exists. */
@@ -105,31 +117,30 @@ step("packages", hashOf(["package-lock.json"]), "node_modules/typescript", "pack
     "Check that the npm registry can be reached (npm ping).");
 });
 
-run(process.execPath, ["scripts/build-native.mjs", ...(quiet ? ["--quiet"] : [])],
-  "The addon needs g++ (apt-get install g++ make); CMake and nvcc are used when they are there.",
-  { stdio: ["ignore", "inherit", "inherit"] });
+// it has a stamp of its own, and says itself what is missing and how to mend it
+const native = spawnSync(process.execPath, ["scripts/build-native.mjs", ...["--quiet", "--force"].filter((flag) => flags.has(flag))],
+  { cwd: root, stdio: ["ignore", "inherit", "inherit"] });
+if (native.status !== 0) process.exit(1);
 
-const contractsKey = hashOf(["src/chain/contracts", "scripts/build-contracts.mjs", "package-lock.json"]);
-const compiledContracts = step("contracts", contractsKey, "src/chain/contracts/generated/artifacts.json",
-  "system contracts (solc)", () => {
-    run(process.execPath, ["scripts/build-contracts.mjs"], "See the compiler's message above.");
-    // the product lies inside the hashed folder: the stamp must hold the state after the build
-  });
-if (compiledContracts) {
-  writeFileSync(join(cacheDir, "contracts.stamp"),
-    hashOf(["src/chain/contracts", "scripts/build-contracts.mjs", "package-lock.json"]));
-}
+const contractSources = ["src/chain/contracts/solidity", "scripts/build-contracts.mjs", "package-lock.json"];
+step("contracts", hashOf(contractSources), "src/chain/contracts/generated/artifacts.json", "system contracts (solc)",
+  () => run(process.execPath, ["scripts/build-contracts.mjs"], "See the compiler's message above."));
 
 step("typescript", hashOf(["src", "tsconfig.json", "package-lock.json"]), "dist/cli/main.js", "TypeScript (tsc)", () => {
-  rmSync(join(root, "dist"), { recursive: true, force: true });
-  run(process.execPath, ["node_modules/typescript/lib/tsc.js", "-p", "tsconfig.json"], "See the compiler's messages above.");
-  mkdirSync(join(root, "dist/chain/contracts/generated"), { recursive: true });
-  cpSync(join(root, "src/chain/contracts/generated"), join(root, "dist/chain/contracts/generated"), { recursive: true });
+  // in place: a network that runs from dist loads modules lazily and must find them during the build
+  const listed = run(process.execPath, ["node_modules/typescript/lib/tsc.js", "-p", "tsconfig.json", "--listEmittedFiles"],
+    "See the compiler's messages above.");
+  const emitted = new Set(listed.split("\n").flatMap((line) => (line.startsWith("TSFILE: ") ? [resolve(line.slice(8).trim())] : [])));
+  if (emitted.size === 0) fail("the TypeScript compiler listed no output.");
+  const generated = join(root, "dist/chain/contracts/generated");
+  removeFilesBelow(join(root, "dist"), (path) => !emitted.has(path) && dirname(path) !== generated);
+  mkdirSync(generated, { recursive: true });
+  cpSync(join(root, "src/chain/contracts/generated"), generated, { recursive: true });
 });
 
 const { prepareFashionMnist } = await import(pathToFileURL(join(root, "dist/cli/dataset.js")).href);
 try {
-  const found = await prepareFashionMnist({ say: (text) => say(text) });
+  const found = await prepareFashionMnist();
   if (!quiet) say(`data set: ${found}`);
 } catch (error) {
   say(`warning: ${error.message}`); // doctor and demo say the same; the rest of the project works without it
