@@ -1,3 +1,4 @@
+// Owns the types of the npm package secp256k1 that this project calls; the package ships none.
 declare module "secp256k1" {
   interface Secp256k1 {
     privateKeyVerify(privateKey: Uint8Array): boolean;
