@@ -11,8 +11,8 @@ import { readRecord } from "../../src/runtime/remote/record.js";
 import type { Channel } from "../../src/runtime/remote/transport.js";
 import { BufferPool } from "../../src/runtime/wire/buffer-pool.js";
 import { attachTensors, Codec, tensorSizes, WireError } from "../../src/runtime/wire/codec.js";
-import { createFrame, FrameKind, splitRecords } from "../../src/runtime/wire/frame.js";
-import { DEPTH_MAX, MESSAGE_WINDOW_BYTES } from "../../src/runtime/wire/limits.js";
+import { createFrame, FrameKind, HEADER_BYTES, splitRecords } from "../../src/runtime/wire/frame.js";
+import { DEPTH_MAX, FRAME_OVERHEAD_BYTES, MESSAGE_WINDOW_BYTES } from "../../src/runtime/wire/limits.js";
 import { isSafeMsgpack } from "../../src/runtime/wire/msgpack-guard.js";
 
 const host = createNodeHost("wire", { logger: silentLogger });
@@ -38,6 +38,25 @@ const plain = fc.letrec((tie) => ({
     fc.dictionary(fc.string().filter((k) => k !== "__proto__"), tie("value"), { maxKeys: 5, noNullPrototype: true }),
   ),
 })).value;
+
+describe("lane sender", () => {
+  test("takes credit for the frame whose send has not been seen to resolve yet, and no more than that", async () => {
+    let finish!: (outcome: "sent") => void;
+    const channel = { id: "x", send: () => new Promise((resolve) => { finish = resolve; }), close: () => undefined } as unknown as Channel;
+    const sender = new LaneSender(
+      { windowBytes: 1 << 20, outboxBytesMax: 1 << 20, chunkBytes: 1 << 20, onGone: () => undefined },
+      { channel, clock: host.clock, tasks: host.tasks },
+    );
+    sender.pushControl(FrameKind.ping, 0, 0);
+    const costBytes = HEADER_BYTES + FRAME_OVERHEAD_BYTES;
+    expect(sender.acknowledge(costBytes + 1)).toBe(false);
+    expect(sender.acknowledge(costBytes)).toBe(true);
+    finish("sent");
+    await sender.whenEmpty();
+    expect(sender.sentBytes).toBe(costBytes);
+    expect(sender.acknowledge(costBytes - 1)).toBe(false);
+  });
+});
 
 describe("codec", () => {
   test("plain data and typed arrays come back equal, each with its own memory", () => {

@@ -48,6 +48,8 @@ export class LaneSender {
   #batchBytes = HEADER_BYTES;
   #queuedBytes = 0;
   #sentBytes = 0;
+  /** The frame handed to the channel: on a busy host its acknowledgement comes before send() is seen to resolve. */
+  #flyingBytes = 0;
   #ackedBytes = 0;
   #sequence = 0;
   #isFlushPlanned = false;
@@ -125,7 +127,7 @@ export class LaneSender {
 
   /** `totalBytes` is everything the receiver has worked off since the link began. @returns false for nonsense. */
   acknowledge(totalBytes: number): boolean {
-    if (!(totalBytes >= this.#ackedBytes && totalBytes <= this.#sentBytes)) return false;
+    if (!(totalBytes >= this.#ackedBytes && totalBytes <= this.#sentBytes + this.#flyingBytes)) return false;
     this.#ackedBytes = totalBytes;
     while (this.#lent.length > 0 && this.#lent[0]!.endBytes <= totalBytes) this.#pool?.give(this.#lent.shift()!.buffer);
     void this.#pump();
@@ -206,7 +208,9 @@ export class LaneSender {
       }
       const frame = this.#frames[this.#head]!;
       writeHeader(frame.header, frame.kind, frame.count, this.#sequence, frame.value);
+      this.#flyingBytes = frame.costBytes;
       const outcome = await this.#channel.send(frame.data === undefined ? [frame.header] : [frame.header, frame.data]);
+      this.#flyingBytes = 0;
       if (this.#isClosed) break;
       if (outcome === "busy") {
         this.busyCount += 1;
