@@ -2,7 +2,7 @@
 // the others, and a node that is behind fetches what it lacks.
 // Invariant: an object is relayed at most once and only after this node has accepted it; a peer on
 // another genesis is never talked to again.
-import { behavior, type Peer } from "../../runtime/index.js";
+import { behavior, replyLater, type Peer } from "../../runtime/index.js";
 import type { Chain, JsonRpc } from "../../chain/index.js";
 import { CHAIN_ACTOR, ChainProtocol, SYNC_BLOCKS_MAX } from "./protocol.js";
 
@@ -97,7 +97,8 @@ export function chainNode(modules: { chain: Chain; jsonRpc: JsonRpc; gossip: Gos
         totalWeight: chain.head.totalWeight.toString(),
       }),
       blocksAfter: async ({ locator, max }) => ({ blocks: await chain.blocksAfter(locator, max) }),
-      rpc: async ({ request }) => ({ response: await jsonRpc.handle(request) }),
+      // blocks and transactions are not held up by what a client asks
+      rpc: ({ request }) => replyLater(jsonRpc.handle(request).then((response) => ({ response }))),
     },
     cast: {
       block: async ({ block }, meta) => {

@@ -9,7 +9,11 @@ export const ROLES = ["master", "pos", "pow", "worker", "ps"] as const;
 export type Role = (typeof ROLES)[number];
 
 /** Where another node listens: a ZeroMQ endpoint and its CURVE public key, which is its node id. */
-export const AddressSchema = z.strictObject({ endpoint: z.string().min(1), serverKey: curveKey });
+export const AddressSchema = z.strictObject({
+  endpoint: z.string().min(1), serverKey: curveKey,
+  /** The listener there speaks without CURVE (ipc and loopback alone; ids are proven all the same). */
+  plain: z.boolean().optional(),
+});
 export type NodeAddress = z.infer<typeof AddressSchema>;
 
 export const NodeConfigSchema = z.strictObject({
@@ -19,6 +23,8 @@ export const NodeConfigSchema = z.strictObject({
   dataDir: z.string().min(1),
   /** ZeroMQ endpoint to listen on (tcp://host:port or ipc://path). */
   listen: z.string().min(1),
+  /** Listens without CURVE: taken on ipc and loopback alone, where the kernel keeps others out. */
+  plain: z.boolean().default(false),
   curve: z.strictObject({ publicKey: curveKey, secretKey: curveKey }),
   /** Account that signs transactions, certificates and blocks. */
   privateKey: hex(32),

@@ -56,7 +56,7 @@ export async function startNode(config: NodeConfig): Promise<RunningNode> {
     failed.catch(() => undefined);
     const root = system.spawn(supervisor(config, children), { name: "node", supervision: { maxRestarts: 0 } });
     root.watch((reason) => { if (reason.code !== "shutdown") fail(new Error(`the node's supervisor stopped: ${reason.message}`)); });
-    const listener = await system.listen({ endpoint: config.listen, keys: config.curve, allow: "any" });
+    const listener = await system.listen({ endpoint: config.listen, keys: config.curve, allow: "any", plain: config.plain });
     for (const address of config.bootstrap) links.dial(address);
     return {
       endpoint: listener.endpoint, rpcUrl: role.rpcUrl, failed,
@@ -111,7 +111,7 @@ function keepJoined(parts: Parts, endpoint: string, role: Role): Promise<void> {
           if (!ref) return; // down again: onPeer tells when it is back
           const result = await ref.call("join", {
             role: config.role, name: config.name, account: accountOf(config), memoryBytes: totalmem(),
-            listen: { endpoint, serverKey: config.curve.publicKey },
+            listen: { endpoint, serverKey: config.curve.publicKey, plain: config.plain },
           }, { timeoutMs: JOIN_TIMEOUT_MS });
           if (result.ok) {
             if (role.isChainNode) result.value.chainNodes.forEach((address) => links.dial(address));
