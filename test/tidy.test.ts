@@ -1,6 +1,9 @@
-// Enforces the rules of docs/architecture.md: who may import whom, no cycles, no barrels, clean domains.
-import { readFileSync, readdirSync, statSync } from "node:fs";
+// Enforces the rules of docs/architecture.md: who may import whom, no cycles, no barrels, clean domains,
+// public entries that do nothing at import.
+import { execFile } from "node:child_process";
+import { existsSync, readFileSync, readdirSync, statSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
+import { promisify } from "node:util";
 import { describe, expect, it } from "vitest";
 
 const root = resolve(import.meta.dirname, "..");
@@ -107,5 +110,34 @@ describe("architecture", () => {
     const wrong = sources.filter((source) => !/^[a-z0-9-]+(\.[a-z]+)*\.ts$/.test(source.name.split("/").pop()!) ||
       !/^(#!.*\n)?(\/\/|\/\*)/.test(source.text)).map((source) => source.name);
     expect(wrong).toEqual([]);
+  });
+});
+
+describe("public entries", () => {
+  const { exports: entries } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as
+    { exports: Record<string, { types: string; default: string }> };
+
+  it("are the documented five", () => {
+    expect(Object.keys(entries)).toEqual([".", "./runtime", "./chain", "./training", "./scheduler"]);
+  });
+
+  it.each(Object.entries(entries))("%s is built and does nothing when it is imported", { timeout: 40_000 }, async (name, { types, default: file }) => {
+    expect([types, file].filter((path) => !existsSync(join(root, path)))).toEqual([]);
+    const specifier = `tesra-supernet${name.slice(1)}`;
+    // reads of the module loader, and stdio that was asked whether it is a terminal, are listed too: only what
+    // would live on counts. zod keeps its registry in the global object
+    const script = `const held = () => process.getActiveResourcesInfo()
+        .filter((each) => /Timeout|Immediate|TCP|UDP|Server|Worker|Process|Watcher|FSEvent|Signal/.test(each));
+      const before = held(), globals = new Set(Object.getOwnPropertyNames(globalThis));
+      const names = Object.keys(await import(${JSON.stringify(specifier)}));
+      const left = held().slice(before.length);
+      const added = Object.getOwnPropertyNames(globalThis).filter((each) => !globals.has(each) && !each.startsWith("__zod_"));
+      console.log(JSON.stringify({ names: names.length, left, added }));`;
+    const { stdout, stderr } = await promisify(execFile)(process.execPath, ["--input-type=module", "-e", script],
+      { cwd: root, timeout: 30_000, env: { ...process.env, NODE_OPTIONS: "" } });
+    expect(stderr).toBe("");
+    const seen = JSON.parse(stdout) as { names: number; left: string[]; added: string[] };
+    expect(seen.names).toBeGreaterThan(0);
+    expect({ left: seen.left, added: seen.added }).toEqual({ left: [], added: [] });
   });
 });
