@@ -85,6 +85,10 @@ const builders = {
   cmake: {
     missing: () => !cmake ? "cmake" : !compiler ? "a C++ compiler" : !make ? "ninja or make" : undefined,
     build(cuda) {
+      // cmake-js does not configure again over an old cache, and would build with the old options
+      const cache = join(buildDirectory, "CMakeCache.txt");
+      const cached = existsSync(cache) ? readFileSync(cache, "utf8") : "";
+      if (!cached.includes(`TESRA_CUDA:BOOL=${cuda ? "ON" : "OFF"}`)) rmSync(cache, { force: true });
       const cli = require.resolve("cmake-js/package.json");
       const bin = join(dirname(cli), JSON.parse(readFileSync(cli, "utf8")).bin["cmake-js"]);
       const args = [bin, "build", "--directory", root, "--out", buildDirectory,
