@@ -126,6 +126,32 @@ export class TaskBook {
     return this.#state.outstanding;
   }
 
+  /** What every worker of the task is to it now. */
+  workers(): { worker: string; phase: WorkerPhase }[] {
+    return Object.entries(this.#state.workers).map(([worker, phase]) => ({ worker, phase }));
+  }
+
+  /** What was asked of a worker and is not done: what a restarted master asks again when the worker is back. */
+  pendingOf(worker: string): TaskCommand[] {
+    const { phase } = this.#state;
+    const each = this.#state.workers[worker];
+    if (isFinalPhase(phase)) return each === undefined || each === "assigned" ? [] : [{ kind: "delete-data", worker }];
+    if (each === "accepted") return [{ kind: "prepare", worker }];
+    if (each !== "ready") return [];
+    if (phase !== "running") return [{ kind: "stop-worker", worker }];
+    const lease = this.#ledger.leaseOf(worker);
+    if (lease === undefined) return [];
+    const { id, epoch, shard, from, to } = lease;
+    return [{ kind: "grant", worker, leaseId: id, epoch, shard, from, to }];
+  }
+
+  /** The search for workers that is under way: a restarted master begins it again. */
+  pendingMatch(): TaskCommand[] {
+    const wanted = this.#wanted();
+    if (this.#state.phase !== "matching" || wanted === 0) return [];
+    return [{ kind: "match", workers: wanted, except: [...Object.keys(this.#state.workers), ...this.#state.refused] }];
+  }
+
   /**
    * Applies one event. Events that come late or twice (the chain and the network repeat themselves)
    * change nothing and give no command.

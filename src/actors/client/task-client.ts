@@ -3,7 +3,7 @@
 // test data never leaves at all. close() always returns.
 import { randomBytes } from "node:crypto";
 import { decodeEventLog, hexToBytes, type Address, type Hex, type TransactionReceipt } from "viem";
-import { behavior, createSystem, curveKeys, Refusal, replyLater, silentLogger, type Peer, type Ref, type System } from "../../runtime/index.js";
+import { behavior, createSystem, curveKeys, Refusal, replyLater, silentLogger, type CallResult, type Peer, type Ref, type System } from "../../runtime/index.js";
 import { canonicalJob, Evaluator, jobId, type Job } from "../../training/index.js";
 import { computeRegistryAbi, taskMarketAbi } from "../../chain/contracts/abi.js";
 import { systemAddresses } from "../../chain/contracts/system.js";
@@ -13,6 +13,7 @@ import { encodeManifest } from "../../data/manifest.js";
 import { cutDataset, type CutDataset } from "../../data/shard.js";
 import type { Device } from "../../device/device.js";
 import { CHAIN_ACTOR, ChainProtocol } from "../chain-node/protocol.js";
+import { createRemoteRpc } from "../chain-node/remote-rpc.js";
 import { Transactor } from "../chain-node/transactor.js";
 import { readTaskAccount, type TaskAccount } from "../market.js";
 import { MASTER_ACTOR, MasterProtocol, type QuoteReply } from "../master/protocol.js";
@@ -28,6 +29,8 @@ const POLL_MS = 250;
 const CANCEL_MS = 3_000;
 /** A network that has just started proves its workers first. */
 const WORKERS_WAIT_MS = 60_000;
+/** A master that restarts is back within seconds. */
+const PATIENCE_MS = 30_000;
 /** Leases are renewed by the task's end at the latest; a dead client's keys stop working by then. */
 const LEASE_MS = 24 * 3_600_000;
 /** Shards a worker gets: enough that losing a worker returns small pieces, few enough to stay large. */
@@ -91,7 +94,7 @@ export class TaskClient {
   private session: Session | undefined;
 
   private constructor(
-    private readonly system: System, private readonly keys: ReturnType<typeof curveKeys>, private readonly peer: Peer,
+    private readonly system: System, private readonly keys: ReturnType<typeof curveKeys>, private readonly masterOf: () => Peer,
     readonly transactor: Transactor, private readonly device: Device,
   ) {}
 
@@ -100,16 +103,13 @@ export class TaskClient {
     const system = createSystem({ name: "client", logger: silentLogger });
     try {
       const keys = curveKeys();
-      const peer = await system.connect({ ...options.master, keys, timeoutMs: CONNECT_TIMEOUT_MS });
-      const chain = peer.ref(ChainProtocol, CHAIN_ACTOR);
+      const first = await system.connect({ ...options.master, keys, timeoutMs: CONNECT_TIMEOUT_MS });
+      // looked up for each call: a master that restarted is another peer
+      const masterOf = (): Peer => system.peer(options.master.serverKey) ?? first;
       const transactor = new Transactor({ privateKey: options.privateKey, chainId: options.chainId }, {
-        rpc: async (request) => {
-          const result = await chain.call("rpc", { request }, { timeoutMs: CALL_TIMEOUT_MS });
-          if (!result.ok) throw new Error(`the master's chain does not answer: ${result.error.message}`);
-          return result.value.response;
-        },
+        rpc: createRemoteRpc(() => masterOf().ref(ChainProtocol, CHAIN_ACTOR), () => system.isShuttingDown),
       });
-      const client = new TaskClient(system, keys, peer, transactor, modules.device);
+      const client = new TaskClient(system, keys, masterOf, transactor, modules.device);
       client.spawnSession();
       return client;
     } catch (error) {
@@ -123,7 +123,7 @@ export class TaskClient {
   }
 
   get master(): Ref<typeof MasterProtocol> {
-    return this.peer.ref(MasterProtocol, MASTER_ACTOR);
+    return this.masterOf().ref(MasterProtocol, MASTER_ACTOR);
   }
 
   async close(): Promise<void> {
@@ -138,7 +138,7 @@ export class TaskClient {
     const quote = await this.quote(job, request, cut, signal);
     onEvent({ type: "quote", quote });
     for (const [i, bytes] of cut.shards.entries()) {
-      await this.ask(this.master.call("putShard", { hash: cut.manifest.shards[i]!.hash, bytes }, { timeoutMs: CALL_TIMEOUT_MS, signal }));
+      await this.ask(signal, () => this.master.call("putShard", { hash: cut.manifest.shards[i]!.hash, bytes }, { timeoutMs: CALL_TIMEOUT_MS, signal }));
     }
     const { taskId, receipt } = await this.open(quote, request, job, cut);
     onEvent({ type: "opened", taskId, collateral: BigInt(quote.collateral), block: receipt.blockNumber });
@@ -153,7 +153,8 @@ export class TaskClient {
         storedBytes: cut.shards.reduce((sum, shard) => sum + shard.length, 0),
       }, { timeoutMs: CALL_TIMEOUT_MS, signal });
       if (reply.ok) return reply.value;
-      if (reply.error.reason !== "no-workers" || Date.now() > untilMs) throw new Error(reply.error.message);
+      const isPassing = reply.error.reason === "no-workers" || reply.error.code === "unreachable" || reply.error.code === "timeout";
+      if (!isPassing || Date.now() > untilMs) throw new Error(reply.error.message);
       await sleep(POLL_MS, signal);
       signal.throwIfAborted();
     }
@@ -201,13 +202,15 @@ export class TaskClient {
     const evaluator = new Evaluator(this.device, graph, { loss: request.job.operation.loss, correct: request.job.operation.correct });
     const samplesTotal = request.train.labels.length * request.job.run.epochs;
     const state = { cost: 0n, startMs: 0, endMs: 0, epochsEvaluated: 0 };
-    let server: Ref<typeof ParameterServerProtocol> | undefined;
+    let serverKey: string | undefined;
+    const serverRef = (): Ref<typeof ParameterServerProtocol> | undefined =>
+      (serverKey === undefined ? undefined : this.system.peer(serverKey)?.ref(ParameterServerProtocol, PARAMETER_SERVER_ACTOR));
     let end: Extract<TaskEvent, { type: "settled" | "ended" }> | undefined;
     let progress: Progress | undefined;
     let parameters: Float32Array | undefined;
     let accuracy: number | null = null;
     const evaluate = async (): Promise<void> => {
-      const pulled = await server?.call("pull", { taskId: String(taskId) }, { timeoutMs: CALL_TIMEOUT_MS });
+      const pulled = await serverRef()?.call("pull", { taskId: String(taskId) }, { timeoutMs: CALL_TIMEOUT_MS });
       if (!pulled?.ok) return;
       if (state.endMs > 0) parameters = pulled.value.parameters;
       if (!request.test) return;
@@ -216,7 +219,7 @@ export class TaskClient {
       onEvent({ type: "evaluation", epoch: state.epochsEvaluated, accuracy: result.accuracy, loss: result.loss });
     };
     const poll = async (): Promise<void> => {
-      const polled = await server?.call("progress", { taskId: String(taskId) }, { timeoutMs: CALL_TIMEOUT_MS });
+      const polled = await serverRef()?.call("progress", { taskId: String(taskId) }, { timeoutMs: CALL_TIMEOUT_MS });
       if (!polled?.ok) return;
       progress = polled.value;
       const seconds = ((state.endMs || Date.now()) - state.startMs) / 1000;
@@ -230,9 +233,11 @@ export class TaskClient {
       onEvent: async (event) => {
         if (event.type === "unit") state.cost = BigInt(event.cost);
         if (event.type === "running") {
-          state.startMs = Date.now();
-          void this.system.connect({ ...event.parameterServer, keys: this.keys, timeoutMs: CONNECT_TIMEOUT_MS })
-            .then((peer) => { server = peer.ref(ParameterServerProtocol, PARAMETER_SERVER_ACTOR); }, () => undefined);
+          state.startMs ||= Date.now();
+          if (serverKey !== event.parameterServer.serverKey) {
+            serverKey = event.parameterServer.serverKey;
+            void this.keepLinked(event.parameterServer);
+          }
         }
         if (event.type === "trained") {
           state.endMs = Date.now();
@@ -245,7 +250,7 @@ export class TaskClient {
       },
     };
     try {
-      await this.ask(this.master.call("submit", {
+      await this.ask(signal, () => this.master.call("submit", {
         taskId: String(taskId), job: task.job, manifest: task.manifest, workers: request.workers,
       }, { timeoutMs: CALL_TIMEOUT_MS, signal }));
       while (!end) {
@@ -254,7 +259,7 @@ export class TaskClient {
           throw new DOMException("interrupted", "AbortError");
         }
         await sleep(POLL_MS, signal);
-        if (state.endMs > 0 || !server) continue;
+        if (state.endMs > 0 || !serverRef()) continue;
         await poll();
         const epochs = Math.floor((progress?.samples ?? 0) / request.train.labels.length);
         if (request.test && epochs > state.epochsEvaluated && epochs < request.job.run.epochs) {
@@ -273,6 +278,14 @@ export class TaskClient {
     } finally {
       this.session = undefined;
       evaluator.close();
+    }
+  }
+
+  /** The first link may take several attempts; after it the runtime keeps it. */
+  private async keepLinked(address: NodeAddress): Promise<void> {
+    while (!this.system.isShuttingDown) {
+      const isLinked = await this.system.connect({ ...address, keys: this.keys, timeoutMs: CONNECT_TIMEOUT_MS }).then(() => true, () => false);
+      if (isLinked) return;
     }
   }
 
@@ -317,10 +330,16 @@ export class TaskClient {
     return this.session;
   }
 
-  private async ask<T>(call: Promise<{ ok: true; value: T } | { ok: false; error: { message: string } }>): Promise<T> {
-    const result = await call;
-    if (!result.ok) throw new Error(result.error.message);
-    return result.value;
+  /** Repeats an idempotent call while the master is away; any other error ends it. */
+  private async ask<T>(signal: AbortSignal, attempt: () => Promise<CallResult<T>>): Promise<T> {
+    const untilMs = Date.now() + PATIENCE_MS;
+    for (;;) {
+      const result = await attempt();
+      if (result.ok) return result.value;
+      const isPassing = result.error.code === "unreachable" || result.error.code === "timeout";
+      if (!isPassing || signal.aborted || Date.now() > untilMs) throw new Error(result.error.message);
+      await sleep(POLL_MS, signal);
+    }
   }
 }
 
@@ -340,7 +359,12 @@ function leaseShard(session: Session, shard: number, sealingKey: Uint8Array): Le
 
 function sleep(ms: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
-    const timer = setTimeout(resolve, ms);
-    signal.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
+    const done = (): void => {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", done);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    signal.addEventListener("abort", done, { once: true });
   });
 }

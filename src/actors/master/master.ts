@@ -65,13 +65,21 @@ export function master(modules: MasterModules) {
       isBusy: (account, except) => [...tasks.values()].some((task) => task.taskId !== except && task.uses(account)),
       spendableOf: async (account) => (await chain.account(account)).balance,
       sleep: (ms) => new Promise((resolve) => ctx.timers.once(`sleep-${(sleeps += 1)}`, ms, resolve)),
+      dropShards: async (ended) => {
+        const kept = new Set([...tasks.values()].filter((task) => !task.isOver).flatMap((task) => task.shardHashes));
+        for (const hash of ended.shardHashes) if (!kept.has(hash)) await shards.delete(hash);
+      },
       log: { info: (text) => ctx.log.info(text), warn: (text) => ctx.log.warn(text) },
     };
     let sleeps = 0;
     for (const record of files.load(modules.warn)) {
-      const driver = await TaskDriver.resume(record, driverModules);
-      tasks.set(driver.taskId, driver);
-      ctx.log.info(`goes on with task ${driver.taskId}`);
+      try {
+        const driver = await TaskDriver.resume(record, driverModules);
+        tasks.set(driver.taskId, driver);
+        ctx.log.info(`goes on with task ${driver.taskId}`);
+      } catch (error) {
+        ctx.log.error(`task ${record.taskId} cannot be resumed: ${(error as Error).message}`);
+      }
     }
     const taskOf = (taskId: string): TaskDriver => {
       const task = tasks.get(taskId);
@@ -200,6 +208,11 @@ export function master(modules: MasterModules) {
         receipt: async ({ taskId, receipt, signature }) => {
           await refusing(() => taskOf(taskId).receipt(receipt, signature));
           return {};
+        },
+        abandon: ({ taskId, reason }, meta) => {
+          const node = nodes.byNodeId(meta.sender?.nodeId ?? "");
+          if (!node) throw new Refusal("not-a-worker", "only a worker of the task may give it up");
+          return replyLater(taskOf(taskId).workerLost(node.account, reason).then(() => ({})));
         },
         cancel: ({ taskId }) => replyLater(refusing(async () => {
           await taskOf(taskId).cancelled();

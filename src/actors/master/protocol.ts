@@ -52,6 +52,8 @@ export const MasterProtocol = defineProtocol("tesra.master", 1, {
       request: z.object({ taskId: z.string(), receipt: bytes, signature: bytes }),
       reply: z.object({}),
     },
+    /** A worker cannot go on with a task: its samples go to others at once instead of at the deadline. */
+    abandon: { request: z.object({ taskId: z.string(), reason: z.string().max(1_024) }), reply: z.object({}) },
     cancel: { request: z.object({ taskId: z.string() }), reply: z.object({}) },
     task: { request: z.object({ taskId: z.string() }), reply: TaskStatusSchema },
     tasks: { request: z.object({}), reply: z.object({ tasks: z.array(TaskStatusSchema) }) },

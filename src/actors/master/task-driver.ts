@@ -5,9 +5,12 @@ import { bytesToHex, type Address, type Hex } from "viem";
 import { priceFeedAbi, taskMarketAbi } from "../../chain/contracts/abi.js";
 import { systemAddresses } from "../../chain/contracts/system.js";
 import { recoverAddress, type Chain } from "../../chain/index.js";
+import { createHash } from "../../data/hash.js";
+import { parseManifest } from "../../data/manifest.js";
 import { Refusal, type CallResult, type Ref } from "../../runtime/index.js";
 import {
-  decodeReceipt, isFinalPhase, Meter, placeTask, TaskBook, toWei, type Candidate, type TaskCommand, type TaskEvent as BookEvent,
+  decodeReceipt, isFinalPhase, Meter, placeTask, receiptDigest, TaskBook, toWei, type Candidate, type FinalPhase, type TaskCommand,
+  type TaskEvent as BookEvent,
 } from "../../scheduler/index.js";
 import { parseJob, type ParsedJob } from "../../training/index.js";
 import type { Transactor } from "../chain-node/transactor.js";
@@ -27,6 +30,10 @@ const FINISH_TIMEOUT_MS = 45_000;
 const RETRY_MS = 500;
 /** A client or a parameter server that is away longer than this ends the wait of one command. */
 const PATIENCE_MS = 60_000;
+/** A transaction that was refused or not mined is looked at, and sent again if the chain lacks it, after so many ticks. */
+const REPEAT_TICKS = 5;
+/** After a restart of the master its workers are back within this, or lost. */
+const REJOIN_MS = 20_000;
 /** Least fp32 power that a task asks for: any proven node. */
 const ASK_MICRO_USD = 0n;
 
@@ -40,6 +47,8 @@ export interface TaskDriverModules {
   /** Accounts bound to any task of this master. */
   isBusy: (account: string, exceptTaskId: string) => boolean;
   spendableOf: (account: Address) => Promise<bigint>;
+  /** Removes a task's ciphertexts from the relay, but those that another task of this master names too. */
+  dropShards: (task: TaskDriver) => Promise<void>;
   sleep: (ms: number) => Promise<void>;
   now: () => number;
   log: { info: (text: string) => void; warn: (text: string) => void };
@@ -54,9 +63,11 @@ export class TaskDriver {
   private readonly job: ParsedJob;
   private readonly multiplyAddsPerSample: bigint;
   private readonly meter: Meter;
-  private readonly units = new Map<string, Unit>();
   private readonly leased = new Map<string, Set<number>>();
   private readonly lost = new Set<string>();
+  /** Commands that are being carried out: none runs twice at a time. */
+  private readonly inFlight = new Set<string>();
+  private ticks = 0;
   private hosting: Promise<void> | undefined;
   private lastProgress: Progress | undefined;
 
@@ -100,11 +111,20 @@ export class TaskDriver {
     return driver;
   }
 
-  /** Goes on with a task after a restart of the master: what was asked of the chain is asked again. */
+  /**
+   * Goes on with a task after a restart of the master. The chain says what has happened; what it lacks is asked
+   * of it again, and what a worker lacks when the worker is back.
+   */
   static async resume(record: TaskRecord, modules: TaskDriverModules): Promise<TaskDriver> {
     const { terms } = await readTerms(modules, BigInt(record.taskId));
     const driver = new TaskDriver(record, terms, TaskBook.replay(record.journal), modules);
-    driver.carryOut([...driver.book.outstanding()]);
+    if (driver.isOver) {
+      driver.run(driver.conclude(), "conclude");
+      return driver;
+    }
+    await driver.learnFromChain();
+    driver.carryOut([...driver.book.outstanding(), ...driver.book.pendingMatch()]);
+    driver.run(driver.loseAbsent(), "wait for the workers");
     return driver;
   }
 
@@ -126,8 +146,15 @@ export class TaskDriver {
     return !this.isOver && (phase === "assigned" || phase === "accepted" || phase === "ready");
   }
 
+  get shardHashes(): string[] {
+    return parseManifest(this.record.manifest, createHash()).shards.map(({ hash }) => hash);
+  }
+
   tick(timeSeconds: number): void {
-    if (!this.isOver) this.apply({ kind: "tick", time: timeSeconds });
+    if (this.isOver) return;
+    this.apply({ kind: "tick", time: timeSeconds });
+    this.ticks += 1;
+    if (this.ticks % REPEAT_TICKS === 0) this.run(this.repeat(), "repeat");
   }
 
   /** Books a signed receipt. Throws Refusal. */
@@ -138,7 +165,11 @@ export class TaskDriver {
       leaseId = this.book.leaseFor(each.worker, each);
       return leaseId === undefined ? 0 : each.to - each.from;
     });
-    if (!verdict.ok) throw new Refusal(verdict.code, verdict.message);
+    if (!verdict.ok) {
+      // booked before, and the answer was lost
+      if (this.meter.totalsOf(receipt.worker).digest === bytesToHex(receiptDigest(receipt))) return;
+      throw new Refusal(verdict.code, verdict.message);
+    }
     const commands = this.book.apply({ kind: "progressed", worker: receipt.worker, leaseId: leaseId!, from: receipt.from, to: receipt.to });
     this.save();
     void this.tellUnit(receipt.worker);
@@ -157,18 +188,17 @@ export class TaskDriver {
     void this.tell({ type: "worker-lost", worker: this.nameAddress(worker), samplesLeft: this.book.samplesTotal - before });
   }
 
-  /** A worker of this task is linked again: it gets its unit again, which it knows unless it restarted. */
+  /** A worker of this task is linked again: it is asked again for what it has not done. */
   workerBack(account: string): void {
     const worker = account.toLowerCase();
-    const unit = this.units.get(worker);
-    if (this.uses(worker) && unit) this.run(this.grant(worker, unit), `grant to ${worker}`);
+    if (!this.lost.has(worker) && !this.isOver) this.carryOut(this.book.pendingOf(worker));
   }
 
   /** The client has cancelled on the chain: stop means stop. */
   async cancelled(): Promise<void> {
     const { status } = await readTask(this.modules, BigInt(this.taskId));
     if (status === STOPPING) this.apply({ kind: "stop-requested" });
-    else if (status > STOPPING) this.apply({ kind: "closed", phase: "cancelled" });
+    else if (status > STOPPING) await this.closed(FINAL_PHASES[status]!, "cancelled by the client");
     else throw new Refusal("not-cancelled", "the chain has no cancellation of this task; send TaskMarket.cancel first");
   }
 
@@ -181,14 +211,66 @@ export class TaskDriver {
   }
 
   private save(): void {
-    if (this.isOver) return this.modules.files.remove(this.taskId);
     this.record.journal = this.book.journal();
     this.record.meter = this.meter.snapshot();
     this.modules.files.save(this.record);
   }
 
   private carryOut(commands: readonly TaskCommand[]): void {
-    for (const command of commands) this.run(this.execute(command), command.kind);
+    for (const command of commands) {
+      const key = JSON.stringify(command);
+      if (this.inFlight.has(key)) continue;
+      this.inFlight.add(key);
+      this.run(this.execute(command).finally(() => this.inFlight.delete(key)), command.kind);
+    }
+  }
+
+  /** Sends again what the chain has neither taken nor made needless. */
+  private async repeat(): Promise<void> {
+    const isIdle = (): TaskCommand[] => this.book.outstanding().filter((command) => !this.inFlight.has(JSON.stringify(command)));
+    if (isIdle().length === 0) return;
+    await this.learnFromChain();
+    this.carryOut(isIdle());
+  }
+
+  /** Books what the chain has and this master did not hear of: a transaction's answer may be lost with a crash. */
+  private async learnFromChain(): Promise<void> {
+    const taskId = BigInt(this.taskId);
+    const { status, deadline } = await readTask(this.modules, taskId);
+    const final = FINAL_PHASES[status];
+    if (final !== undefined) return this.closed(final, await this.closingTransaction());
+    let isPosted = this.book.outstanding().some(({ kind }) => kind === "post-final-receipts");
+    for (const { worker, phase } of this.book.workers()) {
+      if (phase === "gone") continue;
+      const part = await this.modules.transactor.client.readContract({
+        address: systemAddresses.taskMarket, abi: taskMarketAbi, functionName: "workerOf", args: [taskId, worker as Address],
+      });
+      if (this.isActive(worker) && part.sequence < this.meter.totalsOf(worker).sequence) isPosted = false;
+      if (part.status === WORKER_ABORTED) this.apply({ kind: "aborted", worker });
+      else if (part.status === WORKER_RELEASED) this.apply({ kind: "released", worker });
+      else if (part.status === WORKER_ACCEPTED && phase === "assigned") {
+        this.meter.admit(worker);
+        this.apply({ kind: "accepted", worker, deadline: Number(deadline) });
+      }
+    }
+    if (status === RUNNING && this.book.phase === "accepted") this.apply({ kind: "started" });
+    else if (status === STOPPING && this.book.phase !== "stopping") this.apply({ kind: "stop-requested" });
+    if (isPosted) this.apply({ kind: "receipts-posted" });
+  }
+
+  private async closingTransaction(): Promise<Hex> {
+    const logs = await this.modules.transactor.client.getContractEvents({
+      address: systemAddresses.taskMarket, abi: taskMarketAbi, eventName: "Settled", args: { taskId: BigInt(this.taskId) }, fromBlock: 0n,
+    });
+    return logs.at(-1)?.transactionHash ?? "0x";
+  }
+
+  /** After a restart of this master: workers that do not come back are lost. */
+  private async loseAbsent(): Promise<void> {
+    await this.modules.sleep(REJOIN_MS);
+    for (const { worker } of this.book.workers()) {
+      if (this.uses(worker) && this.worker(worker) === undefined) await this.workerLost(worker, "it did not come back after the master's restart");
+    }
   }
 
   private run(work: Promise<void>, what: string): void {
@@ -210,7 +292,7 @@ export class TaskDriver {
       case "late": return this.close("late", "late", "the deadline has passed");
       case "expire": return this.close("expire", "expired", "no workers were found in time");
       case "stop-worker": return this.callWorker(command.worker, "stop");
-      case "delete-data": return this.callWorker(command.worker, "finish");
+      case "delete-data": return Promise.resolve(); // conclude() does it, in order with the rest
     }
   }
 
@@ -281,9 +363,9 @@ export class TaskDriver {
     const node = this.modules.nodes.get(worker);
     if (!node) throw new Error("the worker has left");
     await (this.hosting ??= this.host());
-    const fence = this.record.nextFence;
-    this.record.nextFence += 1;
-    this.record.fences[worker] = fence;
+    // one fence a worker and task, on the disk before anybody hears of it
+    const fence = this.record.fences[worker] ??= this.record.nextFence++;
+    this.save();
     await this.admit(worker);
     await this.ask("assign the task", () => this.worker(worker)?.call("assign", { taskId, fence, job, manifest, parameterServer }, { timeoutMs: CALL_TIMEOUT_MS }));
     this.apply({ kind: "ready", worker });
@@ -314,7 +396,6 @@ export class TaskDriver {
   private async grant(worker: string, unit: Unit): Promise<void> {
     if (this.lost.has(worker)) return;
     const { leaseId, epoch, shard, from, to } = unit;
-    this.units.set(worker, { leaseId, epoch, shard, from, to });
     const held = this.leased.get(worker) ?? new Set<number>();
     const leases = held.has(shard) ? [] : (await this.ask("get the shard's key from the client", () => this.client()?.call(
       "grant", { taskId: this.taskId, worker: this.nameAddress(worker), shards: [shard] }, { timeoutMs: CALL_TIMEOUT_MS }))).leases;
@@ -332,7 +413,7 @@ export class TaskDriver {
   private async bookAppliedPart(worker: string): Promise<void> {
     const node = this.modules.nodes.get(worker);
     await this.server()?.call("expel", { taskId: this.taskId, worker: node?.account ?? worker }, { timeoutMs: CALL_TIMEOUT_MS });
-    const unit = this.units.get(worker);
+    const unit = this.book.pendingOf(worker).find((command) => command.kind === "grant");
     if (!unit) return;
     const shards = this.book.terms.shardSamples.length;
     const applied = await this.server()?.call("unitProgress", { taskId: this.taskId, unit: unit.epoch * shards + unit.shard }, { timeoutMs: CALL_TIMEOUT_MS });
@@ -363,23 +444,43 @@ export class TaskDriver {
     this.lastProgress = result.progress;
     await this.tell({ type: "trained", parametersHash: result.parametersHash, version: result.version });
     const transaction = await this.transact("settle", [BigInt(this.taskId), result.parametersHash as Hex]);
-    this.apply({ kind: "closed", phase: "settled" });
-    await this.tell({ type: "settled", transaction });
-    await this.server()?.call("drop", { taskId: this.taskId }, { timeoutMs: CALL_TIMEOUT_MS });
+    await this.closed("settled", transaction);
   }
 
-  private async close(functionName: string, phase: "cancelled" | "aborted" | "late" | "expired", reason: string): Promise<void> {
+  private async close(functionName: string, phase: Exclude<FinalPhase, "settled">, reason: string): Promise<void> {
     await this.transact(functionName, [BigInt(this.taskId)]);
+    await this.closed(phase, reason);
+  }
+
+  /** The task's money has left. @param detail the settling transaction, or why the task ended otherwise. */
+  private async closed(phase: FinalPhase, detail: string): Promise<void> {
+    if (this.isOver) return;
+    this.record.ended = phase === "settled" ? { type: "settled", transaction: detail } : { type: "ended", outcome: phase, reason: detail };
     this.apply({ kind: "closed", phase });
-    await this.tell({ type: "ended", outcome: phase, reason });
-    await this.server()?.call("drop", { taskId: this.taskId }, { timeoutMs: CALL_TIMEOUT_MS });
+    await this.conclude();
+  }
+
+  /** What remains after the money: everybody is told and deletes. The task's file goes last, so that a restart goes on here. */
+  private async conclude(): Promise<void> {
+    const { taskId, record, modules } = this;
+    if (record.ended) await this.tell(record.ended);
+    const workers = this.book.workers().map(({ worker }) => worker).filter((worker) => this.book.pendingOf(worker).length > 0);
+    await Promise.allSettled([
+      this.ask("drop the task", () => this.server()?.call("drop", { taskId }, { timeoutMs: CALL_TIMEOUT_MS })),
+      ...workers.map((worker) => this.callWorker(worker, "finish")),
+    ]);
+    await modules.dropShards(this);
+    modules.files.remove(taskId);
   }
 
   private async callWorker(worker: string, name: "stop" | "finish"): Promise<void> {
     if (this.lost.has(worker)) return;
     const { taskId } = this;
-    const result = await this.worker(worker)?.call(name, { taskId }, { timeoutMs: FINISH_TIMEOUT_MS });
-    if (!result?.ok) this.modules.log.warn(`task ${taskId}: ${name} at ${worker}: ${result?.error.message ?? "not linked"}`);
+    try {
+      await this.ask(name, () => this.worker(worker)?.call(name, { taskId }, { timeoutMs: FINISH_TIMEOUT_MS }));
+    } catch (error) {
+      this.modules.log.warn(`task ${taskId}: worker ${worker} ${(error as Error).message}`);
+    }
   }
 
   // --- others --------------------------------------------------------------------------------------------------
@@ -393,9 +494,12 @@ export class TaskDriver {
     });
   }
 
+  /** The result and the end wait for a client that is reconnecting; the rest is only news. */
   private async tell(event: TaskEvent): Promise<void> {
-    const result = await this.client()?.call("event", { taskId: this.taskId, event }, { timeoutMs: CALL_TIMEOUT_MS });
-    if (!result?.ok) this.modules.log.info(`task ${this.taskId}: the client was not told of "${event.type}"`);
+    const call = () => this.client()?.call("event", { taskId: this.taskId, event }, { timeoutMs: CALL_TIMEOUT_MS });
+    const isNeeded = ["trained", "settled", "ended"].includes(event.type);
+    const isTold = isNeeded ? await this.ask("tell", call).then(() => true, () => false) : (await call())?.ok;
+    if (!isTold) this.modules.log.info(`task ${this.taskId}: the client was not told of "${event.type}"`);
   }
 
   private isActive(worker: string): boolean {
@@ -438,8 +542,14 @@ export class TaskDriver {
   }
 }
 
-/** TaskStatus.Stopping of TaskTypes.sol; higher ones are final. */
+/** TaskStatus of TaskTypes.sol; those above Stopping are final. */
+const RUNNING = 2;
 const STOPPING = 3;
+const FINAL_PHASES: Record<number, FinalPhase> = { 4: "settled", 5: "cancelled", 6: "aborted", 7: "late", 8: "expired" };
+/** WorkerStatus of TaskTypes.sol. */
+const WORKER_ACCEPTED = 2;
+const WORKER_RELEASED = 4;
+const WORKER_ABORTED = 5;
 
 function readTask(modules: TaskDriverModules, taskId: bigint) {
   return modules.transactor.client.readContract({

@@ -1,8 +1,9 @@
 // Owns a task's journal on the master's disk: what a restarted master needs to go on.
-// Invariant: a file is whole or absent (temporary name, sync, rename); final tasks have none.
+// Invariant: a file is whole or absent (temporary name, sync, rename); a task's file goes when nothing is left to do for it.
 import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, readFileSync, renameSync, rmSync, writeSync } from "node:fs";
 import { join } from "node:path";
 import type { Meter, TaskJournal } from "../../scheduler/index.js";
+import type { TaskEvent } from "../client/protocol.js";
 import type { NodeAddress } from "../node/config.js";
 
 export interface TaskRecord {
@@ -16,6 +17,8 @@ export interface TaskRecord {
   /** The fence under which each worker was admitted. */
   fences: Record<string, number>;
   journal: TaskJournal;
+  /** How it ended; its client may not have heard of it yet. */
+  ended?: Extract<TaskEvent, { type: "settled" | "ended" }>;
   meter: ReturnType<Meter["snapshot"]>;
 }
 

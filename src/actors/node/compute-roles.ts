@@ -2,11 +2,11 @@
 import type { Hex } from "viem";
 import { signDigest } from "../../chain/crypto/signature.js";
 import { CHAIN_ACTOR, ChainProtocol } from "../chain-node/protocol.js";
+import { createRemoteRpc } from "../chain-node/remote-rpc.js";
 import type { RpcCall } from "../chain-node/transactor.js";
 import { MASTER_ACTOR, MasterProtocol } from "../master/protocol.js";
 import { PARAMETER_SERVER_ACTOR, ParameterServerProtocol } from "../parameter-server/protocol.js";
 import type { NodeConfig } from "./config.js";
-import type { Links } from "./links.js";
 import { NodeStartError, openComputeDevice, sleep, type Children, type Parts, type Role } from "./parts.js";
 
 const RPC_TIMEOUT_MS = 15_000;
@@ -19,7 +19,7 @@ export async function composeWorker(parts: Parts, children: Children): Promise<R
   const device = openComputeDevice(parts);
   const masterKey = masterKeyOf(config);
   const masterRef = () => links.ref(masterKey, MasterProtocol, MASTER_ACTOR);
-  const transactor = new Transactor({ privateKey: config.privateKey as Hex, chainId: genesis.chainId }, { rpc: remoteRpc(links, masterKey) });
+  const transactor = new Transactor({ privateKey: config.privateKey as Hex, chainId: genesis.chainId }, { rpc: remoteRpc(parts, masterKey) });
   const privateKey = Buffer.from(config.privateKey.slice(2), "hex");
   children.set("worker", worker({
     device, transactor, now, sleep, dataDir: config.dataDir, chainId: BigInt(genesis.chainId), master: masterRef,
@@ -50,12 +50,8 @@ export async function composeParameterServer(parts: Parts, children: Children): 
   return { rpcUrl: undefined, isChainNode: false };
 }
 
-function remoteRpc(links: Links, masterKey: string): RpcCall {
-  return async (request) => {
-    const result = await links.ref(masterKey, ChainProtocol, CHAIN_ACTOR)?.call("rpc", { request }, { timeoutMs: RPC_TIMEOUT_MS });
-    if (!result?.ok) throw new Error(`no chain node answers: ${result?.error.message ?? "the master is not linked"}`);
-    return result.value.response;
-  };
+function remoteRpc({ links, system }: Parts, masterKey: string): RpcCall {
+  return createRemoteRpc(() => links.ref(masterKey, ChainProtocol, CHAIN_ACTOR), () => system.isShuttingDown);
 }
 
 function masterKeyOf(config: NodeConfig): string {

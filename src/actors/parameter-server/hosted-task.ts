@@ -86,7 +86,8 @@ export class HostedTask {
     const { store } = this.modules;
     const { worker, unit, batch } = request;
     const rejected = (reason: string): PushReply => ({ status: "rejected", version: store.version, reason });
-    if (nodeId !== undefined && this.admitted.get(worker) !== nodeId) return rejected(`worker ${worker} is not admitted from this node`);
+    // a server that has just restarted hears from its workers before the master has admitted them again
+    if (nodeId !== undefined && this.admitted.get(worker) !== nodeId) throw new Refusal("not-admitted", `worker ${worker} is not admitted from this node`);
     const done = this.appliedBatches(unit);
     if (batch < done) return { status: "duplicate", ...this.parameters() };
     if (batch > done) return { status: "behind", version: store.version, appliedBatches: done };

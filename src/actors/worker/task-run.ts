@@ -207,7 +207,7 @@ export class TaskRun {
       const result = await attempt();
       if (result?.ok) return result.value;
       const { code, message, reason } = result?.error ?? { code: "unreachable", message: "not connected", reason: undefined };
-      const isPassing = !["refused", "protocol", "too-large"].includes(code) || reason === "not-hosted";
+      const isPassing = !["refused", "protocol", "too-large"].includes(code) || reason === "not-hosted" || reason === "not-admitted";
       if (!isPassing) throw new TaskRunFailed("refused", message);
       if (signal.aborted || this.modules.now() > untilMs) throw new TaskRunFailed("unreachable", message);
       await this.modules.sleep(RETRY_MS, signal);

@@ -22,6 +22,9 @@ import { WorkerProtocol, type Unit } from "./protocol.js";
 /** Tasks a worker runs at a time: its device is one. */
 const TASKS_MAX = 1;
 
+const REASON_LENGTH_MAX = 1_024;
+const ABANDON_TIMEOUT_MS = 15_000;
+
 export interface WorkerModules extends TaskDataModules {
   dataDir: string;
   chainId: bigint;
@@ -95,7 +98,9 @@ export function worker(modules: WorkerModules) {
             sign: createReceiptSigner(modules, taskId),
           });
           const done = run.run(abort.signal).catch((error: Error) => {
-            if (!abort.signal.aborted) ctx.log.error(`task ${taskId} stopped: ${error.message}`);
+            if (abort.signal.aborted) return;
+            ctx.log.error(`task ${taskId} stopped: ${error.message}`);
+            void modules.master()?.call("abandon", { taskId, reason: error.message.slice(0, REASON_LENGTH_MAX) }, { timeoutMs: ABANDON_TIMEOUT_MS });
           });
           tasks.set(taskId, { abort, data, run, directory, done });
           ctx.log.info(`task ${taskId} assigned`);
