@@ -1,11 +1,18 @@
 // The examples run as their head comments say, from the built package, and print what they promise.
 import { execFile } from "node:child_process";
-import { readdirSync } from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { promisify } from "node:util";
-import { describe, expect, it } from "vitest";
+import { parse } from "smol-toml";
+import { afterAll, describe, expect, it } from "vitest";
+import { NodeConfigSchema, ROLES } from "../../src/actors/node/config.js";
+import { checkGenesis, type Genesis } from "../../src/chain/genesis.js";
 
 const root = resolve(import.meta.dirname, "../..");
+
+const folder = mkdtempSync(join(tmpdir(), "tesra-examples-"));
+afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 /** What each example prints when it did its work. */
 const EXAMPLES: Record<string, { args?: string[]; prints: RegExp[]; timeoutMs: number }> = {
@@ -19,6 +26,7 @@ const EXAMPLES: Record<string, { args?: string[]; prints: RegExp[]; timeoutMs: n
     // ten classes: chance is 10 %
     timeoutMs: 60_000, prints: [/535824 parameters/, /epoch 2: loss 0\.\d+, test accuracy (?:[7-9]\d|100)\.\d %/],
   },
+  "network/create-network.mjs": { args: [folder], timeoutMs: 30_000, prints: [/supernet node --config/, /supernet submit/] },
   "network/session.mjs": {
     timeoutMs: 120_000,
     prints: [/task 1 opened in block \d+/, /settled: 24576 samples, test accuracy (?:[3-9]\d|100)\.\d %/, /payment/, /what came in less what went out: 0 wei/],
@@ -35,5 +43,27 @@ describe("examples", () => {
   it.each(Object.entries(EXAMPLES))("%s", { timeout: 130_000 }, async (name, { args = [], prints, timeoutMs }) => {
     const { stdout } = await promisify(execFile)(process.execPath, [join("examples", name), ...args], { cwd: root, timeout: timeoutMs });
     for (const expected of prints) expect(stdout).toMatch(expected);
+  });
+
+  it("create-network writes files that nodes take", () => {
+    checkGenesis(JSON.parse(readFileSync(join(folder, "genesis.json"), "utf8")) as Genesis);
+    for (const role of ROLES) {
+      const config = NodeConfigSchema.parse(parse(readFileSync(join(folder, `${role}.toml`), "utf8")));
+      expect([config.role, config.bootstrap.length]).toEqual([role, role === "master" ? 0 : 1]);
+    }
+  });
+});
+
+describe("docs/operations.md", () => {
+  const text = readFileSync(join(root, "docs/operations.md"), "utf8");
+  const blocks = [...text.matchAll(/```toml\n([\s\S]*?)```/g)].map((match) => match[1]!);
+
+  it("shows configurations that a node takes", () => {
+    const roles = blocks.map((block) => NodeConfigSchema.parse(parse(block)).role);
+    expect(roles).toEqual(["pos", "master", "worker", "pow"]);
+  });
+
+  it("documents every field of a configuration", () => {
+    for (const field of Object.keys(NodeConfigSchema.shape)) expect(text).toMatch(new RegExp(`^\\[*${field}\\b|\`${field} `, "m"));
   });
 });
