@@ -108,14 +108,9 @@ export function chainNode(modules: { chain: Chain; jsonRpc: JsonRpc; gossip: Gos
         else if (result.status === "orphan" && from) gossip.isBehindOf(from);
         else if (result.status === "rejected") ctx.log.warn(`block rejected: ${result.reason}`);
       },
-      transaction: async ({ raw }, meta) => {
-        const result = await chain.submitTransaction(raw);
-        if ("hash" in result) gossip.broadcast("transaction", raw, meta.sender?.nodeId);
-      },
-      certificate: async ({ certificate }, meta) => {
-        const result = await chain.addCertificate(certificate);
-        if ("added" in result) gossip.broadcast("certificate", certificate, meta.sender?.nodeId);
-      },
+      // what the chain accepts it announces as an event, which sends it on to all peers
+      transaction: async ({ raw }) => void await chain.submitTransaction(raw),
+      certificate: async ({ certificate }) => void await chain.addCertificate(certificate),
     },
   }));
 }

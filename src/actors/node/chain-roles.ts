@@ -63,12 +63,12 @@ export async function composePos(parts: Parts, children: Children): Promise<Role
 }
 
 export async function composePow(parts: Parts, children: Children): Promise<Role> {
-  const { config, now } = parts;
+  const { config } = parts;
   const device = openComputeDevice(parts);
-  const { chain, gossip, rpcUrl } = await openChain(parts, device, children);
+  const { chain, rpcUrl } = await openChain(parts, device, children);
   const { challengeMiner } = await import("../pow/miner.js");
   children.set("miner", challengeMiner(config.pow, {
-    chain, gossip, device, now, privateKey: hexToBytes(config.privateKey as Hex), hasPaidWork: () => hasRunningTasks(chain),
+    chain, compute: config.compute, privateKey: hexToBytes(config.privateKey as Hex), hasPaidWork: () => hasRunningTasks(chain),
   }));
   return { rpcUrl, isChainNode: true };
 }

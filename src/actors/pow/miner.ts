@@ -3,12 +3,10 @@
 // because the useful products are the training's own.
 import { z } from "zod";
 import { behavior, defineProtocol } from "../../runtime/index.js";
+import { createThread } from "../../runtime/host/threads.js";
 import type { Chain } from "../../chain/index.js";
-import { encodeCertificate } from "../../chain/certificate/certificate.js";
-import { createMiner } from "../../chain/certificate/miner.js";
-import type { Device } from "../../device/device.js";
-import type { Gossip } from "../chain-node/chain-node.js";
 import type { NodeConfig } from "../node/config.js";
+import type { SearchThread, SearchThreadData } from "./search-thread.js";
 
 export const MinerProtocol = defineProtocol("tesra.miner", 1, {
   call: {
@@ -27,18 +25,19 @@ const IDLE_MS = 250;
 
 export interface MinerModules {
   chain: Chain;
-  gossip: Gossip;
-  device: Device;
+  compute: NodeConfig["compute"];
   privateKey: Uint8Array;
-  now: () => number;
   hasPaidWork: () => Promise<boolean>;
 }
 
 export function challengeMiner(options: NodeConfig["pow"], modules: MinerModules) {
-  const { chain, gossip, device, now } = modules;
+  const { chain } = modules;
   return behavior(MinerProtocol, (ctx) => {
     const { m, n, k } = chain.genesis.certificates;
-    const miner = createMiner({ device, chainId: BigInt(chain.genesis.chainId), privateKey: modules.privateKey, dims: { m, n, k } });
+    const data: SearchThreadData = {
+      chainId: BigInt(chain.genesis.chainId), privateKey: modules.privateKey, dims: { m, n, k }, compute: modules.compute,
+    };
+    const thread = createThread<SearchThread>({ entry: new URL("./search-thread.js", import.meta.url), workerData: data, name: "challenge-search" });
     const total = { certificates: 0, nonces: 0, multiplyAdds: 0n };
     let height = -1;
     let foundAtHeight = 0;
@@ -59,27 +58,24 @@ export function challengeMiner(options: NodeConfig["pow"], modules: MinerModules
         ctx.timers.once("turn", IDLE_MS, turn);
         return;
       }
-      const startMs = now();
-      const result = await miner.mine({
-        height, tip: head.hash, target: head.powTarget, nonceStart: nonce, maxNonces: NONCES_PER_TURN, signal: ctx.signal,
+      const result = await thread.api.search({
+        height, tip: head.hash, target: head.powTarget, nonceStart: nonce, maxNonces: NONCES_PER_TURN,
       });
       nonce += BigInt(result.noncesTried);
       total.nonces += result.noncesTried;
       total.multiplyAdds += result.multiplyAdds;
-      for (const certificate of result.certificates.slice(0, CERTIFICATES_PER_HEAD_MAX - foundAtHeight)) {
-        const encoded = encodeCertificate(certificate);
+      for (const encoded of result.certificates.slice(0, CERTIFICATES_PER_HEAD_MAX - foundAtHeight)) {
         const outcome = await chain.addCertificate(encoded);
         if (!("added" in outcome)) continue;
         foundAtHeight += 1;
-        total.certificates += 1;
-        gossip.broadcast("certificate", encoded);
+        total.certificates += 1; // the chain's event sends it to the peers
       }
-      const busyMs = now() - startMs;
-      ctx.timers.once("turn", Math.max(1, Math.round(busyMs * (1 / duty - 1))), turn);
+      ctx.timers.once("turn", Math.max(1, Math.round(result.busyMs * (1 / duty - 1))), turn);
     };
     ctx.timers.once("turn", 1, turn);
 
     return {
+      stopped: () => thread.close(),
       call: {
         status: () => ({
           certificates: total.certificates, nonces: total.nonces, multiplyAdds: total.multiplyAdds.toString(), paidWork,
