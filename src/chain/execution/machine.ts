@@ -50,9 +50,7 @@ export class Machine {
   private constructor(readonly state: WorldState, private readonly vm: VM, private readonly common: Common,
     private readonly ancestry: { hashOf: AncestorHash }) {}
 
-  static async create(state: WorldState, shared: Common): Promise<Machine> {
-    // an EVM listens to its rule set for ever: on a shared one every machine of the past would stay in memory
-    const common = shared.copy();
+  static async create(state: WorldState, common: Common): Promise<Machine> {
     const ancestry = { hashOf: (number: number): Uint8Array => { throw new ChainError("internal", `no ancestors set (${number})`); } };
     const blockchain = {
       getBlock: async (number: number) => ({ hash: () => ancestry.hashOf(number) }),
