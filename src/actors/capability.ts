@@ -54,28 +54,37 @@ export function createTileCheck(device: Device): RecomputeTile {
 
 /** fp32 operands in [-1, 1): signed words over 2^31. */
 function fp32Operands(seed: Uint8Array, size: number): { a: Float32Array; b: Float32Array } {
-  const matrix = (lane: number): Float32Array =>
-    Float32Array.from(new Int32Array(stream(seed, lane, size * size * 4).buffer), (word) => word / 2 ** 31);
+  const matrix = (lane: number): Float32Array => {
+    const words = new Int32Array(stream(seed, lane, size * size * 4).buffer);
+    const values = new Float32Array(words.length);
+    for (let i = 0; i < words.length; i += 1) values[i] = words[i]! / 2 ** 31;
+    return values;
+  };
   return { a: matrix(3), b: matrix(4) };
 }
 
-export interface Fp32Answer { product: Float32Array; computeMs: number }
+function rowHash(device: Device, product: Float32Array, row: number, size: number): Uint8Array {
+  return device.blake3(new Uint8Array(product.buffer, product.byteOffset + row * size * 4, size * 4));
+}
 
-/** Worker: C = A B in fp32, size x size. */
-export function fp32Product(device: Device, seed: Uint8Array, size: number): Float32Array {
+/** Worker: C = A B in fp32, size x size; returns the BLAKE3 of each row, 32 bytes each in order. */
+export function fp32RowHashes(device: Device, seed: Uint8Array, size: number): Uint8Array {
   const { a, b } = fp32Operands(seed, size);
-  return device.sgemm(a, b, { m: size, n: size, k: size });
+  const product = device.sgemm(a, b, { m: size, n: size, k: size });
+  const hashes = new Uint8Array(size * TICKET_BYTES);
+  for (let row = 0; row < size; row += 1) hashes.set(rowHash(device, product, row, size), row * TICKET_BYTES);
+  return hashes;
 }
 
 /** Master: recomputes some rows; repro-f32 makes them equal to the bit on every back end. */
-export function checkFp32Product(device: Device, seed: Uint8Array, size: number, product: Float32Array, rows: readonly number[]): boolean {
-  if (product.length !== size * size) return false;
+export function checkFp32Rows(device: Device, seed: Uint8Array, size: number, hashes: Uint8Array, rows: readonly number[]): boolean {
+  if (hashes.length !== size * TICKET_BYTES) return false;
   const { a, b } = fp32Operands(seed, size);
   const some = new Float32Array(rows.length * size);
   rows.forEach((row, i) => some.set(a.subarray(row * size, (row + 1) * size), i * size));
   const expected = device.sgemm(some, b, { m: rows.length, n: size, k: size });
   return rows.every((row, i) => {
-    for (let j = 0; j < size; j += 1) if (!Object.is(expected[i * size + j], product[row * size + j])) return false;
-    return true;
+    const hash = rowHash(device, expected, i, size);
+    return hash.every((byte, at) => byte === hashes[row * TICKET_BYTES + at]);
   });
 }

@@ -1,7 +1,7 @@
 // Owns the messages that a worker takes from the master: capability challenge, offer, assignment, leases, end.
 import { z } from "zod";
 import { defineProtocol } from "../../runtime/index.js";
-import { bytes, count, vector } from "../fields.js";
+import { bytes, count } from "../fields.js";
 import { AddressSchema } from "../node/config.js";
 import { JobText } from "../parameter-server/protocol.js";
 
@@ -25,7 +25,7 @@ export const WorkerProtocol = defineProtocol("tesra.worker", 1, {
     },
     fp32Challenge: {
       request: z.object({ seed: bytes, size: z.number().int().min(1).max(4_096) }),
-      reply: z.object({ product: vector }),
+      reply: z.object({ rowHashes: bytes }),
     },
     /** Offers a task; the worker pledges its collateral on chain before it says yes. */
     offer: {

@@ -9,7 +9,7 @@ import { systemAddresses } from "../../chain/contracts/system.js";
 import { behavior, Refusal, replyLater, type Meta, type Ref } from "../../runtime/index.js";
 import { encodeReceipt, receiptDigest, type WorkReceipt } from "../../scheduler/index.js";
 import { parseJob } from "../../training/index.js";
-import { fp32Product, int8Tickets } from "../capability.js";
+import { fp32RowHashes, int8Tickets } from "../capability.js";
 import type { Transactor } from "../chain-node/transactor.js";
 import type { MasterProtocol } from "../master/protocol.js";
 import type { NodeAddress } from "../node/config.js";
@@ -72,7 +72,7 @@ export function worker(modules: WorkerModules) {
         },
         fp32Challenge: async ({ seed, size }, meta) => {
           onlyMaster(meta);
-          return { product: await refusing(() => fp32Product(modules.device, seed, size)) };
+          return { rowHashes: await refusing(() => fp32RowHashes(modules.device, seed, size)) };
         },
         offer: (request, meta) => {
           onlyMaster(meta);
