@@ -11,6 +11,8 @@ import type { Transactor } from "./chain-node/transactor.js";
 
 /** A task's money stays within this many blocks of its opening in every preset. */
 const LOG_RANGE_BLOCKS_MAX = 100_000n;
+/** Blocks that a node answers for at a time. */
+const LOG_REQUEST_BLOCKS = 10_000n;
 
 export interface LedgerRow {
   who: Address;
@@ -90,10 +92,7 @@ export async function registerComputeNode(transactor: Transactor, transportKey: 
 export async function readTaskAccount(client: PublicClient, taskId: bigint): Promise<TaskAccount> {
   const head = await client.getBlockNumber();
   const topics = encodeEventTopics({ abi: taskMarketAbi, eventName: "TaskOpened", args: { taskId } });
-  const logs = await client.getLogs({
-    address: systemAddresses.taskMarket,
-    fromBlock: head > LOG_RANGE_BLOCKS_MAX ? head - LOG_RANGE_BLOCKS_MAX : 0n, toBlock: head,
-  });
+  const logs = await marketLogs(client, head);
   const account: TaskAccount = {
     taskId, client: "0x", outcome: "open", collateral: 0n, price: 0n, paid: new Map(), fee: 0n, refunded: 0n,
     forfeited: 0n, provenMultiplyAdds: 0n, resultRoot: "0x", rows: [], balance: 0n,
@@ -108,6 +107,17 @@ export async function readTaskAccount(client: PublicClient, taskId: bigint): Pro
   if (!opened) throw new Error(`task ${taskId} is not on this chain`);
   account.balance = -account.rows.reduce((sum, row) => sum + row.amount, 0n);
   return account;
+}
+
+/** Events of the market up to `head`, oldest first. */
+async function marketLogs(client: PublicClient, head: bigint) {
+  const logs: Awaited<ReturnType<typeof client.getLogs>> = [];
+  const oldest = head > LOG_RANGE_BLOCKS_MAX ? head - LOG_RANGE_BLOCKS_MAX : 0n;
+  for (let fromBlock = oldest; fromBlock <= head; fromBlock += LOG_REQUEST_BLOCKS) {
+    const last = fromBlock + LOG_REQUEST_BLOCKS - 1n;
+    logs.push(...await client.getLogs({ address: systemAddresses.taskMarket, fromBlock, toBlock: last < head ? last : head }));
+  }
+  return logs;
 }
 
 type MarketEvent = DecodeEventLogReturnType<typeof taskMarketAbi>;

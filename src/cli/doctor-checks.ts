@@ -30,7 +30,10 @@ const TOOL_MS_MAX = 10_000;
 /** Folder of the data set, where it is not in one of its usual places. */
 const DATASET_VARIABLE = "TESRA_DATA";
 /** TESRA_* variables that other parts read. */
-const OTHER_VARIABLES = [PASSWORD_VARIABLE, DATASET_VARIABLE];
+const OTHER_VARIABLES = [
+  PASSWORD_VARIABLE, DATASET_VARIABLE, "TESRA_ISA", "TESRA_NATIVE_ADDON", "TESRA_NATIVE_BUILD", "TESRA_CUDA", "TESRA_CUDA_ARCHS",
+  "TESRA_SANITIZE", "TESRA_PYTHON",
+];
 
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 

@@ -17,8 +17,8 @@ async function openChain(parts: Parts, device: Device, children: Children): Prom
   const store = await openRocksStore(join(config.dataDir, "chain"));
   closers.push(() => store.close());
   const chain = await Chain.open({ store, genesis, device });
-  const jsonRpc = createJsonRpc(chain);
   const gossip = new Gossip(chain, { now, warn: (text) => log.warn(text) });
+  const jsonRpc = createJsonRpc(chain, { peerCount: () => gossip.size });
   closers.push(chain.subscribe((event) => {
     if (event.type === "transaction") gossip.broadcast("transaction", event.raw);
     else if (event.type === "certificate") gossip.broadcast("certificate", event.encoded);
