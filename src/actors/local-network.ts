@@ -21,7 +21,8 @@ const VALIDATOR_STAKE = 100_000n * TSR;
 const MASTER_PLEDGE = 50_000n * TSR;
 const PURSE = 10_000n * TSR;
 const CLIENT_PURSE = 100_000n * TSR;
-const READY_TIMEOUT_MS = 60_000;
+/** Seconds on an idle machine; this for one whose cores others hold. */
+const READY_TIMEOUT_MS = 150_000;
 
 export interface LocalNetworkOptions {
   /** Folder that outlives the network; without it everything lives and dies with the run folder. */

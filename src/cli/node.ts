@@ -25,6 +25,7 @@ Examples:
 }
 
 async function node(context: CliContext, flags: { config: string; role?: string }): Promise<void> {
+  const told = toldToEnd();
   const config = await readConfig(flags);
   const { startNode, NodeStartError } = await import("../actors/node/node.js");
   let running: Awaited<ReturnType<typeof startNode>>;
@@ -35,13 +36,6 @@ async function node(context: CliContext, flags: { config: string; role?: string 
     if (error instanceof NodeStartError || code === "port-taken") throw new UserError(message, { cause: error });
     throw new OperationalError(message, { cause: error });
   }
-  const told = new Promise<void>((resolve) => {
-    process.on("message", (message: { type?: string }) => { if (message?.type === "shutdown") resolve(); });
-    process.on("disconnect", resolve);
-    process.on("SIGTERM", resolve);
-    // a terminal sends Ctrl-C to the whole group: a child waits for its parent's word, which comes at once
-    process.on("SIGINT", () => { if (!process.connected) resolve(); });
-  });
   const { endpoint, rpcUrl } = running;
   running.joined.then(() => {
     if (process.send) process.send({ type: "ready", info: { endpoint, rpcUrl } });
@@ -55,6 +49,18 @@ async function node(context: CliContext, flags: { config: string; role?: string 
     await running.close();
     if (process.connected) process.disconnect();
   }
+}
+
+/** Listens from the first moment: a parent may vanish while this node still starts. */
+function toldToEnd(): Promise<void> {
+  return new Promise((resolve) => {
+    process.on("message", (message: { type?: string }) => { if (message?.type === "shutdown") resolve(); });
+    process.on("disconnect", resolve);
+    process.on("SIGTERM", resolve);
+    // a terminal sends Ctrl-C to the whole group: a child waits for its parent's word, which comes at once
+    process.on("SIGINT", () => { if (!process.connected) resolve(); });
+    if (process.connected === false) resolve(); // undefined without a parent's channel
+  });
 }
 
 async function readConfig(flags: { config: string; role?: string }) {

@@ -2,12 +2,14 @@
 // the others, and a node that is behind fetches what it lacks.
 // Invariant: an object is relayed at most once and only after this node has accepted it; a peer on
 // another genesis is never talked to again.
-import { behavior, replyLater, type Peer } from "../../runtime/index.js";
+import { behavior, replyLater, type Peer, type Reply } from "../../runtime/index.js";
 import type { Chain, JsonRpc } from "../../chain/index.js";
 import { CHAIN_ACTOR, ChainProtocol, SYNC_BLOCKS_MAX } from "./protocol.js";
 
 const STATUS_TIMEOUT_MS = 5_000;
 const SYNC_TIMEOUT_MS = 20_000;
+/** Waiting transactions told to a peer that is met (again): some full blocks of them. */
+const PENDING_RESENT_MAX = 2_048;
 
 type ChainRef = ReturnType<typeof chainRefOf>;
 const chainRefOf = (peer: Peer) => peer.ref(ChainProtocol, CHAIN_ACTOR);
@@ -34,9 +36,9 @@ export class Gossip {
   /** Asks a new peer for its chain; keeps it as a chain peer when it has the same genesis. */
   async meet(peer: Peer): Promise<void> {
     const ref = chainRefOf(peer);
-    const status = await ref.call("status", {}, { timeoutMs: STATUS_TIMEOUT_MS });
-    if (!status.ok) return; // no chain there
-    if (!equal(status.value.genesisHash, this.chain.genesisHash)) {
+    const status = await askStatus(peer, ref);
+    if (!status) return;
+    if (!equal(status.genesisHash, this.chain.genesisHash)) {
       this.modules.warn(`peer ${peer.nodeId.slice(0, 12)} is on another genesis`);
       return;
     }
@@ -45,7 +47,9 @@ export class Gossip {
     peer.onDown(() => {
       if (this.peers.get(peer.nodeId) === entry) this.peers.delete(peer.nodeId);
     });
-    if (BigInt(status.value.totalWeight) > this.chain.head.totalWeight) await this.sync(entry);
+    if (BigInt(status.totalWeight) > this.chain.head.totalWeight) await this.sync(entry);
+    // what was sent while the link was down did not arrive, and nobody else may send it again
+    for (const { raw } of this.chain.mempool.transactions().slice(0, PENDING_RESENT_MAX)) ref.cast("transaction", { raw });
   }
 
   isBehindOf(nodeId: string): void {
@@ -86,6 +90,16 @@ export class Gossip {
       entry.syncing = false;
     }
   }
+}
+
+/** A busy node answers late; one that is gone, or keeps no chain, never. */
+async function askStatus(peer: Peer, ref: ChainRef): Promise<Reply<typeof ChainProtocol, "status"> | undefined> {
+  while (peer.isUp) {
+    const status = await ref.call("status", {}, { timeoutMs: STATUS_TIMEOUT_MS });
+    if (status.ok) return status.value;
+    if (status.error.code !== "timeout") return undefined;
+  }
+  return undefined;
 }
 
 export function chainNode(modules: { chain: Chain; jsonRpc: JsonRpc; gossip: Gossip; now: () => number }) {

@@ -3,7 +3,7 @@
 // relays is ciphertext, verified by its address.
 import { join } from "node:path";
 import type { Address } from "viem";
-import { masterRegistryAbi, priceFeedAbi, taskMarketAbi } from "../../chain/contracts/abi.js";
+import { computeRegistryAbi, masterRegistryAbi, priceFeedAbi, taskMarketAbi } from "../../chain/contracts/abi.js";
 import { systemAddresses } from "../../chain/contracts/system.js";
 import type { Chain } from "../../chain/index.js";
 import { createHash } from "../../data/hash.js";
@@ -24,8 +24,10 @@ import { MasterProtocol, SHARD_BYTES_MAX, type QuoteReply } from "./protocol.js"
 import { TaskDriver, type TaskDriverModules } from "./task-driver.js";
 import { TaskFiles } from "./task-file.js";
 
-/** A worker whose link stays down this long is lost; a reconnect of the same process takes milliseconds. */
+/** A worker whose connection broke is lost after this; a reconnect of the same process takes milliseconds. */
 const LOST_AFTER_MS = 2_000;
+/** One that only fell silent may be starved of its cores: its collateral is not to be lost for that. */
+const SILENT_LOST_AFTER_MS = 15_000;
 const TICK_MS = 1_000;
 /** A third of the registry's window of an hour. */
 const HEARTBEAT_MS = 20 * 60_000;
@@ -86,18 +88,18 @@ export function master(modules: MasterModules) {
       if (!task) throw new Refusal("unknown-task", `this master does not schedule task ${taskId}`);
       return task;
     };
-    const loseIfStillDown = (node: KnownNode, nodeId: string): void => {
-      ctx.timers.once(`down-${nodeId}`, LOST_AFTER_MS, async () => {
+    const loseIfStillDown = (node: KnownNode, nodeId: string, afterMs: number): void => {
+      ctx.timers.once(`down-${nodeId}`, afterMs, async () => {
         if (system.peer(nodeId)?.isUp) return;
         for (const task of tasks.values()) await task.workerLost(node.account, "its link is down");
       });
     };
     const unsubscribe = system.onPeer((peer) => {
       const incarnation = peer.incarnation;
-      peer.onDown(() => {
+      peer.onDown(({ end }) => {
         const node = nodes.byNodeId(peer.nodeId);
         if (node?.role !== "worker") return;
-        if (system.peer(peer.nodeId)?.incarnation === incarnation) loseIfStillDown(node, peer.nodeId);
+        if (system.peer(peer.nodeId)?.incarnation === incarnation) loseIfStillDown(node, peer.nodeId, end === "silent" ? SILENT_LOST_AFTER_MS : LOST_AFTER_MS);
         else for (const task of tasks.values()) void task.workerLost(node.account, "its process was replaced");
       });
     });
@@ -124,6 +126,7 @@ export function master(modules: MasterModules) {
         role: request.role, name: request.name, account: request.account as Address, nodeId,
         listen: request.listen, memoryBytes: request.memoryBytes ?? 0,
       };
+      if (request.role === "worker") await checkTransportKey(transactor, node.account, nodeId);
       const before = nodes.get(node.account);
       if (request.role === "worker" && before?.nodeId === nodeId) Object.assign(node, { capability: before.capability, grade: before.grade });
       nodes.put(node);
@@ -167,7 +170,11 @@ export function master(modules: MasterModules) {
 
     const submit = async (request: SubmitRequest, meta: Meta) => {
       const { taskId } = request;
-      if (tasks.has(taskId)) return {};
+      const known = tasks.get(taskId);
+      if (known) {
+        if (known.isOf(request, meta.sender?.nodeId ?? "")) return {}; // its answer was lost
+        throw new Refusal("not-the-task", `task ${taskId} is scheduled for another client or another job`);
+      }
       if (tasks.size >= TASKS_MAX) throw new Refusal("busy", `this master already schedules ${TASKS_MAX} tasks`);
       const server = nodes.ofRole("ps").find((node) => system.peer(node.nodeId)?.isUp);
       if (!server) throw new Refusal("no-parameter-server", "no parameter server is on the network now");
@@ -229,6 +236,14 @@ export function master(modules: MasterModules) {
       },
     };
   });
+}
+
+/** The link has proven the node's key; the chain says whose key that is. Throws Refusal. */
+async function checkTransportKey(transactor: Transactor, account: Address, nodeId: string): Promise<void> {
+  const { transportKey } = await transactor.client.readContract({
+    address: systemAddresses.computeRegistry, abi: computeRegistryAbi, functionName: "nodeOf", args: [account],
+  });
+  if (transportKey !== `0x${nodeId}`) throw new Refusal("not-registered", `the chain does not have this node's key for ${account}; register it first`);
 }
 
 type JoinRequest = { role: Role; name: string; account: string; listen: NodeAddress; memoryBytes?: number | undefined };

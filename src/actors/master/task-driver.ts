@@ -146,6 +146,12 @@ export class TaskDriver {
     return !this.isOver && (phase === "assigned" || phase === "accepted" || phase === "ready");
   }
 
+  /** Whether a submission is the one that this task came from. */
+  isOf(request: { job: string; manifest: string }, clientNodeId: string): boolean {
+    const { job, manifest } = this.record;
+    return job === request.job && manifest === request.manifest && this.record.clientNodeId === clientNodeId;
+  }
+
   get shardHashes(): string[] {
     return parseManifest(this.record.manifest, createHash()).shards.map(({ hash }) => hash);
   }

@@ -2,7 +2,7 @@
 // Invariant: one store a node, closed after the actors that use it.
 import { join } from "node:path";
 import { hexToBytes, type Hex } from "viem";
-import { Chain, createJsonRpc, createProducer, openRocksStore, type JsonRpc } from "../../chain/index.js";
+import { Chain, createJsonRpc, createProducer, openRocksStore, type JsonRpc, type Store } from "../../chain/index.js";
 import type { Device } from "../../device/device.js";
 import { chainNode, Gossip } from "../chain-node/chain-node.js";
 import { serveJsonRpc } from "../chain-node/http.js";
@@ -12,9 +12,27 @@ import { NodeStartError, openComputeDevice, type Children, type Parts, type Role
 
 interface ChainParts { chain: Chain; jsonRpc: JsonRpc; gossip: Gossip; rpcUrl: string | undefined }
 
+/** A store that cannot write (a full disk) ends the node: the chain in memory must not run ahead of it. */
+function withFaultsTold(store: Store, fail: (error: Error) => void): Store {
+  return {
+    location: store.location,
+    get: (key) => store.get(key),
+    scan: (prefix, limit) => store.scan(prefix, limit),
+    write: (operations, options) => {
+      try {
+        store.write(operations, options);
+      } catch (error) {
+        fail(error as Error);
+        throw error;
+      }
+    },
+    close: () => store.close(),
+  };
+}
+
 async function openChain(parts: Parts, device: Device, children: Children): Promise<ChainParts> {
   const { config, genesis, closers, system, now, log } = parts;
-  const store = await openRocksStore(join(config.dataDir, "chain"));
+  const store = withFaultsTold(await openRocksStore(join(config.dataDir, "chain")), parts.fail);
   closers.push(() => store.close());
   const chain = await Chain.open({ store, genesis, device });
   const gossip = new Gossip(chain, { now, warn: (text) => log.warn(text) });

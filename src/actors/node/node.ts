@@ -48,12 +48,12 @@ export async function startNode(config: NodeConfig): Promise<RunningNode> {
   };
   try {
     const links = new Links(system, config.curve, (text) => log.warn(text));
-    const parts: Parts = { config, log, system, links, genesis, closers, now: () => Date.now() };
-    const children: Children = new Map();
-    const role = await composeRole(parts, children);
     let fail!: (error: Error) => void;
     const failed = new Promise<never>((_, reject) => { fail = reject; });
     failed.catch(() => undefined);
+    const parts: Parts = { config, log, system, links, genesis, closers, fail, now: () => Date.now() };
+    const children: Children = new Map();
+    const role = await composeRole(parts, children);
     const root = system.spawn(supervisor(config, children), { name: "node", supervision: { maxRestarts: 0 } });
     root.watch((reason) => { if (reason.code !== "shutdown") fail(new Error(`the node's supervisor stopped: ${reason.message}`)); });
     const listener = await system.listen({ endpoint: config.listen, keys: config.curve, allow: "any", plain: config.plain });
@@ -103,6 +103,7 @@ function keepJoined(parts: Parts, endpoint: string, role: Role): Promise<void> {
   const { config, links, system, closers, log } = parts;
   if (config.bootstrap.length === 0) return Promise.resolve();
   return new Promise((resolve) => {
+    const joining = new Set<string>(); // a link that flaps does not prove its power twice at a time
     const join = async (nodeId: string): Promise<void> => {
       while (!system.isShuttingDown) {
         try {
@@ -126,7 +127,10 @@ function keepJoined(parts: Parts, endpoint: string, role: Role): Promise<void> {
       }
     };
     closers.push(system.onPeer((peer) => {
-      if (config.bootstrap.some(({ serverKey }) => serverKey === peer.nodeId)) void join(peer.nodeId);
+      if (config.bootstrap.some(({ serverKey }) => serverKey === peer.nodeId) && !joining.has(peer.nodeId)) {
+        joining.add(peer.nodeId);
+        void join(peer.nodeId).finally(() => joining.delete(peer.nodeId));
+      }
     }));
   });
 }

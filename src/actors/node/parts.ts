@@ -20,6 +20,8 @@ export interface Parts {
   genesis: Genesis;
   closers: (() => Promise<void> | void)[];
   now: () => number;
+  /** Ends the node with a reason that no restart of an actor mends. */
+  fail: (error: Error) => void;
 }
 
 /** Role actors by their name below the supervisor. */
@@ -41,6 +43,11 @@ export function openComputeDevice(parts: Parts): Device {
 }
 
 export const sleep = (ms: number, signal?: AbortSignal): Promise<void> => new Promise((resolve) => {
-  const timer = setTimeout(resolve, ms);
-  signal?.addEventListener("abort", () => { clearTimeout(timer); resolve(); }, { once: true });
+  const done = (): void => {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", done);
+    resolve();
+  };
+  const timer = setTimeout(done, ms);
+  signal?.addEventListener("abort", done, { once: true });
 });

@@ -11,11 +11,11 @@ import {
 import type { Device } from "../../device/device.js";
 import type { ParameterServerProtocol, Progress } from "./protocol.js";
 
-/** A checkpoint every so many versions: at a hundred updates a second, one every several seconds. */
-const CHECKPOINT_EVERY_VERSIONS = 1_000;
+/** A crash takes back at most the updates of this long; writing one takes tens of milliseconds. */
+const CHECKPOINT_EVERY_MS = 2_000;
 /** Weight of the newest batch in the running loss and accuracy. */
 const MEAN_WEIGHT = 0.02;
-/** Counts are kept a little longer than the checkpoints they belong to. */
+/** Counts are kept longer than the checkpoints they belong to. */
 const KEEP_COUNTS = 8;
 const TASK_ID = /^[0-9]{1,20}$/;
 
@@ -39,7 +39,7 @@ export class HostedTask {
   /** Applied since the last checkpoint. */
   private recent: { version: number; unit: number; samples: number }[] = [];
   private saving: Promise<void> = Promise.resolve();
-  private savedVersion: number;
+  private savedAtMs = Date.now();
 
   constructor(
     private readonly options: { dir: string; readers: readonly string[]; counts: UnitCounts; fences: ReadonlyMap<string, number> },
@@ -48,7 +48,6 @@ export class HostedTask {
     this.fences = new Map(options.fences);
     this.applied = new Map(options.counts.batches);
     this.samples = options.counts.samples;
-    this.savedVersion = modules.store.version;
   }
 
   get version(): number { return this.modules.store.version; }
@@ -90,7 +89,8 @@ export class HostedTask {
     if (nodeId !== undefined && this.admitted.get(worker) !== nodeId) throw new Refusal("not-admitted", `worker ${worker} is not admitted from this node`);
     const done = this.appliedBatches(unit);
     if (batch < done) return { status: "duplicate", ...this.parameters() };
-    if (batch > done) return { status: "behind", version: store.version, appliedBatches: done };
+    // a base that this server does not have: it was computed before a crash took the newest updates
+    if (batch > done || request.baseVersion > store.version) return { status: "behind", version: store.version, appliedBatches: done };
     if (!Number.isFinite(request.loss)) return rejected("the loss is not finite");
     const result = await store.push({
       worker, epoch: request.fence, sequence: request.sequence, baseVersion: request.baseVersion, gradient: request.gradient,
@@ -102,7 +102,7 @@ export class HostedTask {
       this.recent.push({ version: result.version, unit, samples: request.samples });
       this.loss = mean(this.loss, request.loss);
       this.accuracy = mean(this.accuracy, request.correct / Math.max(1, request.samples));
-      if (result.version - this.savedVersion >= CHECKPOINT_EVERY_VERSIONS) this.checkpointInBackground();
+      if (Date.now() - this.savedAtMs >= CHECKPOINT_EVERY_MS) this.checkpointInBackground();
     }
     return { status: result.status, ...this.parameters() };
   }
@@ -118,18 +118,16 @@ export class HostedTask {
 
   /** Writes a checkpoint and resolves when it is on disk. */
   checkpoint(): Promise<void> {
-    this.savedVersion = this.version;
+    this.savedAtMs = Number.POSITIVE_INFINITY; // no second one before this is on the disk
     const saved = this.saving.catch(() => undefined).then(async () => {
       const snapshot = await this.modules.store.snapshot();
       await nextTurn(); // every push up to the snapshot's version is counted by then
       const counts = this.countsAt(snapshot.version);
       writeFileSync(join(this.options.dir, countsFile(snapshot.version)), JSON.stringify(counts), { mode: 0o600 });
       await this.modules.checkpoints.save(snapshot);
-      const oldest = countsFile(Math.max(0, snapshot.version - KEEP_COUNTS * CHECKPOINT_EVERY_VERSIONS));
-      for (const name of readdirSync(this.options.dir)) {
-        if (name.startsWith("units-") && name < oldest) rmSync(join(this.options.dir, name), { force: true });
-      }
-    });
+      const counted = readdirSync(this.options.dir).filter((name) => name.startsWith("units-")).sort();
+      for (const name of counted.slice(0, -KEEP_COUNTS)) rmSync(join(this.options.dir, name), { force: true });
+    }).finally(() => { this.savedAtMs = Date.now(); });
     this.saving = saved;
     return saved;
   }
