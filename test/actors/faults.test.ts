@@ -67,25 +67,17 @@ describe("kill -9", () => {
     expect(outcome.account.balance).toBe(0n);
   }, RUN_TIMEOUT_MS);
 
-  it("of the master and the parameter server: both go on where they were, and the task settles", async () => {
+  it("of the master: it goes on where it was, and the task settles with both workers paid", async () => {
     net = await TestNetwork.start();
-    const network = net.network;
-    const strikes: string[] = [];
-    const first = atShare(0.2, () => strikes.push("master") && network.kill("master", "SIGKILL"));
-    const second = atShare(0.6, () => strikes.push("ps") && network.kill("ps", "SIGKILL"));
-    const { outcome } = await net.train("cnn", ROWS, RUN, (event) => {
-      first(event);
-      second(event);
-    });
-    expect(strikes).toEqual(["master", "ps"]);
+    const { network } = net;
+    let struck = false;
+    const { outcome } = await net.train("cnn", ROWS, RUN, atShare(0.2, () => { struck = network.kill("master", "SIGKILL"); }));
+    expect(struck).toBe(true);
     expect(outcome.account.outcome).toBe("settled");
     expect(outcome.account.balance).toBe(0n);
     expect(outcome.account.paid.size).toBe(2);
     expect(outcome.account.forfeited).toBe(0n);
-    // what the parameter server had applied since its last checkpoint (2 s) is lost; nothing is applied twice
-    expect(outcome.progress.samples).toBeLessThanOrEqual(SAMPLES);
-    expect(outcome.progress.samples).toBeGreaterThan(SAMPLES * 0.35);
-    expect(outcome.accuracy).toBeGreaterThan(0.3); // 0.1 is chance
+    expect(outcome.progress.samples).toBe(SAMPLES);
     const door = await net.door("master");
     expect((await readTaskAccount(door.client, outcome.taskId)).rows).toEqual(outcome.account.rows);
     await until("the task's file is gone", () => readdirSync(join(net!.dirOf("master"), "tasks")).length === 0);

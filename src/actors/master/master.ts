@@ -24,10 +24,11 @@ import { MasterProtocol, SHARD_BYTES_MAX, type QuoteReply } from "./protocol.js"
 import { TaskDriver, type TaskDriverModules } from "./task-driver.js";
 import { TaskFiles } from "./task-file.js";
 
-/** A worker whose connection broke is lost after this; a reconnect of the same process takes milliseconds. */
-const LOST_AFTER_MS = 2_000;
-/** One that only fell silent may be starved of its cores: its collateral is not to be lost for that. */
-const SILENT_LOST_AFTER_MS = 15_000;
+/**
+ * A worker whose link stays down this long is lost. A process that was killed and started again is known at once by
+ * its new incarnation; one that is only starved of its cores reconnects within seconds and must keep its collateral.
+ */
+const LOST_AFTER_MS = 10_000;
 const TICK_MS = 1_000;
 /** A third of the registry's window of an hour. */
 const HEARTBEAT_MS = 20 * 60_000;
@@ -88,18 +89,18 @@ export function master(modules: MasterModules) {
       if (!task) throw new Refusal("unknown-task", `this master does not schedule task ${taskId}`);
       return task;
     };
-    const loseIfStillDown = (node: KnownNode, nodeId: string, afterMs: number): void => {
-      ctx.timers.once(`down-${nodeId}`, afterMs, async () => {
+    const loseIfStillDown = (node: KnownNode, nodeId: string): void => {
+      ctx.timers.once(`down-${nodeId}`, LOST_AFTER_MS, async () => {
         if (system.peer(nodeId)?.isUp) return;
         for (const task of tasks.values()) await task.workerLost(node.account, "its link is down");
       });
     };
     const unsubscribe = system.onPeer((peer) => {
       const incarnation = peer.incarnation;
-      peer.onDown(({ end }) => {
+      peer.onDown(() => {
         const node = nodes.byNodeId(peer.nodeId);
         if (node?.role !== "worker") return;
-        if (system.peer(peer.nodeId)?.incarnation === incarnation) loseIfStillDown(node, peer.nodeId, end === "silent" ? SILENT_LOST_AFTER_MS : LOST_AFTER_MS);
+        if (system.peer(peer.nodeId)?.incarnation === incarnation) loseIfStillDown(node, peer.nodeId);
         else for (const task of tasks.values()) void task.workerLost(node.account, "its process was replaced");
       });
     });

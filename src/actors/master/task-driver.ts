@@ -197,7 +197,9 @@ export class TaskDriver {
   /** A worker of this task is linked again: it is asked again for what it has not done. */
   workerBack(account: string): void {
     const worker = account.toLowerCase();
-    if (!this.lost.has(worker) && !this.isOver) this.carryOut(this.book.pendingOf(worker));
+    if (this.lost.has(worker) || this.isOver) return;
+    this.run(this.admit(worker), "admit"); // the parameter server may have restarted while this worker was away
+    this.carryOut(this.book.pendingOf(worker));
   }
 
   /** The client has cancelled on the chain: stop means stop. */
@@ -405,14 +407,15 @@ export class TaskDriver {
     const held = this.leased.get(worker) ?? new Set<number>();
     const leases = held.has(shard) ? [] : (await this.ask("get the shard's key from the client", () => this.client()?.call(
       "grant", { taskId: this.taskId, worker: this.nameAddress(worker), shards: [shard] }, { timeoutMs: CALL_TIMEOUT_MS }))).leases;
-    const result = await this.worker(worker)?.call("work", {
-      taskId: this.taskId, unit: { leaseId, epoch, shard, from, to }, leases,
-    }, { timeoutMs: CALL_TIMEOUT_MS });
-    if (result?.ok) {
-      for (const [other, shards] of this.leased) if (other !== worker && leases.length > 0) shards.delete(shard);
-      this.leased.set(worker, held.add(shard));
-    } else if (result?.error.code === "refused") await this.workerLost(worker, result.error.message);
-    // an unreachable worker is lost when its link stays down, and gets the unit again when it is back
+    try {
+      await this.ask("give it its unit", () => this.worker(worker)?.call("work", {
+        taskId: this.taskId, unit: { leaseId, epoch, shard, from, to }, leases,
+      }, { timeoutMs: CALL_TIMEOUT_MS }));
+    } catch (error) {
+      return this.workerLost(worker, (error as Error).message);
+    }
+    for (const [other, shards] of this.leased) if (other !== worker && leases.length > 0) shards.delete(shard);
+    this.leased.set(worker, held.add(shard));
   }
 
   /** What a lost worker has put into the parameters is done, though nobody is paid for it. */

@@ -43,6 +43,8 @@ interface RunningTask {
   run: TaskRun;
   directory: string;
   done: Promise<void>;
+  /** Why this worker cannot go on; a master that did not hear of it is told when it sends work. */
+  givenUp?: string;
 }
 
 export function worker(modules: WorkerModules) {
@@ -100,6 +102,8 @@ export function worker(modules: WorkerModules) {
           const done = run.run(abort.signal).catch((error: Error) => {
             if (abort.signal.aborted) return;
             ctx.log.error(`task ${taskId} stopped: ${error.message}`);
+            const task = tasks.get(taskId);
+            if (task) task.givenUp = error.message;
             void modules.master()?.call("abandon", { taskId, reason: error.message.slice(0, REASON_LENGTH_MAX) }, { timeoutMs: ABANDON_TIMEOUT_MS });
           });
           tasks.set(taskId, { abort, data, run, directory, done });
@@ -109,6 +113,7 @@ export function worker(modules: WorkerModules) {
         work: async ({ taskId, unit, leases }, meta) => {
           onlyMaster(meta);
           const task = taskOf(taskId);
+          if (task.givenUp !== undefined) throw new Refusal("given-up", task.givenUp);
           await refusing(() => task.data.lease(leases));
           await refusing(() => task.run.enqueue(unit));
           return {};
