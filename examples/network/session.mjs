@@ -7,7 +7,7 @@ import { syntheticImages } from "../training/synthetic.mjs";
 const WORKERS = 2;
 const CHAIN_ID = 7357;
 const model = mlp({ hidden: [64] });
-const operation = optim.adam({ learningRate: 2e-3, beta1: 0.5 })
+const operation = optim.adam({ learningRate: 5e-4, beta1: 0.5 })
   .minimize(model.loss, { mode: "async", maxStaleness: 8, logits: model.logits, correct: model.correct });
 const device = openDevice({ backend: "cpu", threads: 1 });
 

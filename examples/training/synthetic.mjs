@@ -11,7 +11,7 @@ export function syntheticImages(rows, seed) {
   const images = new Uint8Array(rows * pixels);
   for (let i = 0; i < images.length; i += 1) {
     const pattern = patterns[labels[Math.floor(i / pixels)] * pixels + (i % pixels)];
-    images[i] = (pattern + 7 * next()) >> 3; // one part pattern, seven parts noise
+    images[i] = (pattern + 3 * next()) >> 2; // one part pattern, three parts noise
   }
   return { images, labels };
 }

@@ -12,7 +12,7 @@ export interface CliWorld {
   readonly cwd: string;
   readonly home: string;
   readonly stdin: NodeJS.ReadStream;
-  readonly stdout: NodeJS.WritableStream;
+  readonly stdout: NodeJS.WritableStream & { isTTY?: boolean };
   readonly stderr: NodeJS.WritableStream & { isTTY?: boolean };
 }
 

@@ -3,12 +3,14 @@
  * Invariant: everything is read from the chain and from what was measured.
  */
 import Table from "cli-table3";
-import colors from "picocolors";
 import type { TaskClient, TrainOutcome } from "../actors/client/task-client.js";
 import type { LedgerRow } from "../actors/market.js";
 import type { Device } from "../device/device.js";
 import { formatTsr } from "./amounts.js";
+import { colorsFor } from "./colors.js";
 import type { DemoOptions } from "./demo.js";
+
+const colors = colorsFor(process.stdout);
 
 export interface DemoJson {
   accuracy: number;

@@ -32,9 +32,9 @@ Examples:
 
 async function doctor(context: CliContext): Promise<void> {
   const { runChecks } = await import("./doctor-checks.js");
-  const { default: colors } = await import("picocolors");
   const checks = await runChecks(await context.settings(), context.world);
   const output = await context.output();
+  const { colors } = output;
   const paint = { ok: colors.green, warn: colors.yellow, fail: colors.red };
   output.list(checks, [
     { title: "", value: (row) => row.status, color: (text, row) => paint[row.status](text) },

@@ -4,13 +4,13 @@
  * unless stderr is a terminal.
  */
 import Table from "cli-table3";
-import colors from "picocolors";
+import { colorsFor, type Colors } from "./colors.js";
 
 export const OUTPUT_FORMATS = ["table", "json", "ndjson"] as const;
 export type OutputFormat = (typeof OUTPUT_FORMATS)[number];
 
 export interface OutputStreams {
-  readonly stdout: NodeJS.WritableStream;
+  readonly stdout: NodeJS.WritableStream & { isTTY?: boolean };
   readonly stderr: NodeJS.WritableStream & { isTTY?: boolean };
 }
 
@@ -35,7 +35,12 @@ const PLAIN_PROGRESS_STEPS = 10;
 const BAR_WIDTH = 28;
 
 export class Output {
-  constructor(readonly format: OutputFormat, private readonly streams: OutputStreams) {}
+  /** For what goes to stdout. */
+  readonly colors: Colors;
+
+  constructor(readonly format: OutputFormat, private readonly streams: OutputStreams) {
+    this.colors = colorsFor(streams.stdout);
+  }
 
   /** One object: two columns in a table, one object in json. */
   record(value: object): void {
@@ -43,7 +48,7 @@ export class Output {
     const entries = Object.entries(value).filter(([, v]) => v !== undefined);
     const width = Math.max(0, ...entries.map(([key]) => key.length));
     for (const [key, v] of entries) {
-      this.write(`${colors.dim(key.padEnd(width))}  ${cell(v)}`);
+      this.write(`${this.colors.dim(key.padEnd(width))}  ${cell(v)}`);
     }
   }
 
@@ -52,7 +57,7 @@ export class Output {
     if (this.format === "json") return this.json(rows);
     if (this.format === "ndjson") return rows.forEach((row) => this.json(row));
     const table = new Table({
-      head: columns.map((column) => colors.bold(column.title)),
+      head: columns.map((column) => this.colors.bold(column.title)),
       colAligns: columns.map((column) => column.align ?? "left"),
       style: { head: [], border: [], "padding-left": 0, "padding-right": 2 },
       chars: NO_BORDERS,

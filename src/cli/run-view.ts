@@ -2,7 +2,7 @@
 // Invariant: everything goes to stderr, so stdout stays free for data; without a terminal there is no
 // animation, only a line now and then.
 import cliProgress from "cli-progress";
-import pc from "picocolors";
+import { colorsFor } from "./colors.js";
 
 export interface TrainingView {
   samplesDone: number;
@@ -68,6 +68,7 @@ function lineView(write: (text: string) => void): View {
 }
 
 function terminalView(): View {
+  const pc = colorsFor(process.stderr);
   let bars: cliProgress.MultiBar | undefined;
   let bar: cliProgress.SingleBar | undefined;
   const line = (text: string): void => {

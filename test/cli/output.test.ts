@@ -1,5 +1,6 @@
 import { PassThrough } from "node:stream";
 import { describe, expect, it } from "vitest";
+import { colorsFor } from "../../src/cli/colors.js";
 import { Output, toJson, type OutputFormat } from "../../src/cli/output.js";
 
 function open(format: OutputFormat, isTTY = false) {
@@ -32,6 +33,20 @@ describe("output", () => {
     const table = open("table");
     table.output.list(rows, columns);
     expect(table.out()).toMatch(/NAME\s+VALUE\na\s+10{30}\nb\s+2\n/);
+  });
+
+  it("colours by the stream it writes to, not by the environment of a log", () => {
+    const kept = { CI: process.env.CI, FORCE_COLOR: process.env.FORCE_COLOR };
+    try {
+      Object.assign(process.env, { CI: "true", FORCE_COLOR: "1" });
+      expect(colorsFor(new PassThrough()).isColorSupported).toBe(false);
+      expect(colorsFor(Object.assign(new PassThrough(), { isTTY: true })).isColorSupported).toBe(true);
+    } finally {
+      for (const [name, value] of Object.entries(kept)) {
+        if (value === undefined) delete process.env[name];
+        else process.env[name] = value;
+      }
+    }
   });
 
   it("sends data to stdout alone and the rest to stderr alone", () => {
