@@ -12,6 +12,9 @@ import { checkGenesis, type Genesis } from "../../src/chain/genesis.js";
 const root = resolve(import.meta.dirname, "../..");
 
 const folder = mkdtempSync(join(tmpdir(), "tesra-examples-"));
+/** What is printed is compared as text, so no colours, whatever this environment asks for. */
+const { FORCE_COLOR: _, ...plain } = process.env;
+const env = { ...plain, NO_COLOR: "1" };
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 /** What each example prints when it did its work. */
@@ -41,7 +44,7 @@ describe("examples", () => {
   });
 
   it.each(Object.entries(EXAMPLES))("%s", { timeout: 130_000 }, async (name, { args = [], prints, timeoutMs }) => {
-    const { stdout } = await promisify(execFile)(process.execPath, [join("examples", name), ...args], { cwd: root, timeout: timeoutMs });
+    const { stdout } = await promisify(execFile)(process.execPath, [join("examples", name), ...args], { cwd: root, timeout: timeoutMs, env });
     for (const expected of prints) expect(stdout).toMatch(expected);
   });
 
