@@ -79,5 +79,5 @@ export class System extends SystemCore {
 export function createSystem(options: SystemOptions): System {
   const { name, transport, ...parts } = options;
   const host = createNodeHost(name, parts);
-  return new System(name, host, transport ?? (() => ZeroMqTransport.create(host.clock, host.logger)));
+  return new System(name, host, transport ?? (() => ZeroMqTransport.create(host)));
 }

@@ -1,17 +1,18 @@
 // Owns: every ZeroMQ socket of one system: ROUTER to listen, one DEALER per dialed channel, and the ZAP handler.
 // Invariants: CURVE unless plain was asked for; sends never wait inside ZeroMQ (sendTimeout 0); a DEALER never
 // reconnects by itself, so one socket is one connection and frames cannot slip from an old session into a new one.
-import { randomBytes } from "node:crypto";
 import { statSync, unlinkSync } from "node:fs";
 import { createConnection } from "node:net";
 import type { Context, Dealer, Reply, Router, Socket } from "zeromq";
 import { RuntimeError } from "../core/failure.js";
-import type { Clock, Logger } from "../host/host.js";
+import type { Host } from "../host/host.js";
 import { FRAME_BYTES_MAX, SOCKET_HIGH_WATER_MARK } from "../wire/limits.js";
 import { toZ85 } from "./keys.js";
 import type { BindOptions, BoundSocket, Channel, DialedChannel, DialOptions, SendOutcome, Transport } from "./transport.js";
 
 type ZeroMq = typeof import("zeromq");
+/** What of the host the sockets use. */
+type TransportHost = Pick<Host, "clock" | "tasks" | "random" | "logger">;
 
 const ZAP_ENDPOINT = "inproc://zeromq.zap.01";
 const ROUTING_ID_BYTES = 17;
@@ -34,28 +35,26 @@ const idleContexts: Context[] = [];
 
 export class ZeroMqTransport implements Transport {
   readonly #zmq: ZeroMq;
-  readonly #clock: Clock;
-  readonly #logger: Logger;
+  readonly #host: TransportHost;
   readonly #context: Context;
   readonly #domains = new Map<string, (publicKey: string) => boolean>();
   #domainNumber = 0;
   #zap: Reply | undefined;
   #zapReady: Promise<void> | undefined;
 
-  private constructor(zmq: ZeroMq, clock: Clock, logger: Logger) {
+  private constructor(zmq: ZeroMq, host: TransportHost) {
     this.#zmq = zmq;
-    this.#clock = clock;
-    this.#logger = logger;
+    this.#host = host;
     this.#context = idleContexts.pop() ?? new zmq.Context({ blocky: false, ioThreads: 1 });
   }
 
   /** Loads ZeroMQ only now: a system without links needs no native code. */
-  static async create(clock: Clock, logger: Logger): Promise<ZeroMqTransport> {
-    return new ZeroMqTransport(await import("zeromq"), clock, logger);
+  static async create(host: TransportHost): Promise<ZeroMqTransport> {
+    return new ZeroMqTransport(await import("zeromq"), host);
   }
 
   dial(options: DialOptions): DialedChannel {
-    const id = randomBytes(ROUTING_ID_BYTES);
+    const id = Buffer.from(this.#host.random(ROUTING_ID_BYTES));
     id[0] = 1; // ids that begin with 0 are ROUTER's own
     const socket = new this.#zmq.Dealer({
       context: this.#context,
@@ -75,7 +74,7 @@ export class ZeroMqTransport implements Transport {
             curveServerKey: toZ85(options.serverKey),
           }),
     });
-    const channel = new DealerChannel(socket, id, options, this.#clock);
+    const channel = new DealerChannel(socket, id, options, this.#host);
     try {
       socket.connect(options.endpoint);
     } catch (error) {
@@ -111,7 +110,7 @@ export class ZeroMqTransport implements Transport {
     const release = (): void => {
       if (domain !== undefined) this.#domains.delete(domain);
     };
-    const bound = new RouterSocket(socket, options, this.#clock, release);
+    const bound = new RouterSocket(socket, options, this.#host, release);
     try {
       await socket.bind(options.endpoint);
     } catch (error) {
@@ -143,7 +142,7 @@ export class ZeroMqTransport implements Transport {
           zap.close();
           // The last user's handler of a reused context is closed by another thread; give that a moment.
           if (attempt === ZAP_BIND_ATTEMPTS) throw error;
-          await new Promise<void>((resolve) => this.#clock.setTimer(resolve, 2));
+          await new Promise<void>((resolve) => this.#host.clock.setTimer(resolve, 2));
         }
       }
     })();
@@ -162,14 +161,14 @@ export class ZeroMqTransport implements Transport {
           try {
             isAllowed = allow(key.toString("hex"));
           } catch (error) {
-            this.#logger.error("allow-list threw; connection refused", { error });
+            this.#host.logger.error("allow-list threw; connection refused", { error });
           }
         }
         const status = isAllowed ? "200" : "400";
         await zap.send([version!, requestId!, status, isAllowed ? "OK" : "not allowed", isAllowed ? key!.toString("hex") : "", ""]);
       } catch (error) {
         if (zap.closed) return;
-        this.#logger.error("ZAP handler failed", { error });
+        this.#host.logger.error("ZAP handler failed", { error });
         return;
       }
     }
@@ -177,7 +176,8 @@ export class ZeroMqTransport implements Transport {
 }
 
 /** Reads frames until the socket closes, yielding to the event loop every few milliseconds. */
-async function receiveLoop(socket: Router | Dealer, clock: Clock, handle: (parts: Buffer[]) => void): Promise<void> {
+async function receiveLoop(socket: Router | Dealer, host: TransportHost, handle: (parts: Buffer[]) => void): Promise<void> {
+  const { clock, tasks } = host;
   let burstStartMs = clock.nowMs();
   while (!socket.closed) {
     let parts: Buffer[];
@@ -189,7 +189,7 @@ async function receiveLoop(socket: Router | Dealer, clock: Clock, handle: (parts
     handle(parts);
     // receive() resolves up to 512 times without leaving the microtask queue.
     if (clock.nowMs() - burstStartMs >= RECEIVE_BURST_MS) {
-      await new Promise<void>((resolve) => setImmediate(resolve));
+      await new Promise<void>((resolve) => tasks.macro(resolve));
       burstStartMs = clock.nowMs();
     }
   }
@@ -230,21 +230,21 @@ class DealerChannel implements DialedChannel {
   readonly id: Uint8Array;
   readonly #socket: Dealer;
   readonly #options: DialOptions;
-  readonly #clock: Clock;
+  readonly #host: TransportHost;
   #isConnected = false;
   #isAuthenticated = false;
   #isOver = false;
 
-  constructor(socket: Dealer, id: Uint8Array, options: DialOptions, clock: Clock) {
+  constructor(socket: Dealer, id: Uint8Array, options: DialOptions, host: TransportHost) {
     this.#socket = socket;
     this.id = id;
     this.#options = options;
-    this.#clock = clock;
+    this.#host = host;
     void monitorLoop(socket, (type) => this.#onEvent(type));
   }
 
   start(): void {
-    void receiveLoop(this.#socket, this.#clock, (parts) => {
+    void receiveLoop(this.#socket, this.#host, (parts) => {
       if (!this.#isOver) this.#options.onFrame(parts);
     });
   }
@@ -279,14 +279,14 @@ class RouterSocket implements BoundSocket {
   endpoint: string;
   readonly #socket: Router;
   readonly #options: BindOptions;
-  readonly #clock: Clock;
+  readonly #host: TransportHost;
   readonly #release: () => void;
   #file: { readonly path: string; readonly inode: number } | undefined;
   /** All channels share the socket, and zeromq.js takes one send at a time: sendTimeout 0 keeps each immediate. */
-  constructor(socket: Router, options: BindOptions, clock: Clock, release: () => void) {
+  constructor(socket: Router, options: BindOptions, host: TransportHost, release: () => void) {
     this.#socket = socket;
     this.#options = options;
-    this.#clock = clock;
+    this.#host = host;
     this.#release = release;
     this.endpoint = options.endpoint;
     void monitorLoop(socket, (type) => {
@@ -297,7 +297,7 @@ class RouterSocket implements BoundSocket {
   start(path: string | undefined): void {
     this.endpoint = this.#socket.lastEndpoint ?? this.#options.endpoint;
     if (path !== undefined) this.#file = { path, inode: statSync(path).ino };
-    void receiveLoop(this.#socket, this.#clock, ([id, ...parts]) => {
+    void receiveLoop(this.#socket, this.#host, ([id, ...parts]) => {
       if (id !== undefined) this.#options.onFrame(id, parts);
     });
   }
