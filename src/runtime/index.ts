@@ -22,6 +22,10 @@ export type { Clock, Host, Logger, LogFields, Metrics, MetricSample, TaskQueue, 
 export { silentLogger } from "./host/host.js";
 export { MetricsRegistry, createNodeHost } from "./host/node-host.js";
 export { Probe, VirtualClock, seededRandom, settle, type ProbeEntry } from "./testkit.js";
+export { MIXED_FAULTS, type SimFaultOptions } from "./sim/faults.js";
+export { simRuntime, SimRuntime, SimNode, type SimBoot, type SimNodeOptions, type SimOptions } from "./sim/sim-runtime.js";
+export type { SimNetworkOptions } from "./sim/network.js";
+export { SimDisk, SimFile, SimStore } from "./sim/disk.js";
 export { curveKeys, curveKeysFromSecret, type CurveKeys } from "./remote/keys.js";
 export type { ConnectOptions, Listener, ListenOptions } from "./remote/remoting.js";
 export { Peer, type PeerDown, type PeerState } from "./remote/peer.js";
