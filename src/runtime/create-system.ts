@@ -1,6 +1,7 @@
 // Owns: the public face of a system: local actors plus, when asked for, the network.
 // Invariant: a system that never listens or connects opens no socket and loads no native code.
-import { SystemCore, SHUTDOWN_DEADLINE_MS_DEFAULT, type ShutdownOptions, type ShutdownReport } from "./core/system.js";
+import { SystemCore, type SystemReport } from "./core/system.js";
+import type { Tracer } from "./core/trace.js";
 import type { Host, Logger, Clock, Metrics } from "./host/host.js";
 import { createNodeHost } from "./host/node-host.js";
 import type { LinkReport } from "./remote/link.js";
@@ -16,6 +17,8 @@ export interface SystemOptions {
   readonly random?: (sizeBytes: number) => Uint8Array;
   readonly metrics?: Metrics;
   readonly tasks?: Host["tasks"];
+  /** Spans for calls, casts and handlers. Without one, trace contexts that come in are only passed on. */
+  readonly tracer?: Tracer;
   /** Another network than ZeroMQ, made when the system first listens or connects. */
   readonly transport?: () => Promise<Transport>;
 }
@@ -25,10 +28,9 @@ const FLUSH_MS_MIN = 200;
 
 export class System extends SystemCore {
   readonly #remoting: Remoting;
-  #closing: Promise<ShutdownReport> | undefined;
 
-  constructor(name: string, host: Host, createTransport: () => Promise<Transport>) {
-    super(name, host);
+  constructor(name: string, host: Host, createTransport: () => Promise<Transport>, tracer?: Tracer) {
+    super(name, host, tracer);
     this.#remoting = new Remoting(this, host, createTransport);
   }
 
@@ -64,20 +66,17 @@ export class System extends SystemCore {
     return this.#remoting.links();
   }
 
-  /** Actors drain and stop first, then links flush and close; all under one deadline. Safe to call twice. */
-  override shutdown(options: ShutdownOptions = {}): Promise<ShutdownReport> {
-    this.#closing ??= (async () => {
-      const deadlineMs = options.deadlineMs ?? SHUTDOWN_DEADLINE_MS_DEFAULT;
-      const report = await super.shutdown({ deadlineMs });
-      await this.#remoting.close(Math.max(FLUSH_MS_MIN, deadlineMs - report.durationMs));
-      return report;
-    })();
-    return this.#closing;
+  override inspect(): SystemReport & { readonly links: readonly LinkReport[] } {
+    return { ...super.inspect(), links: this.links() };
+  }
+
+  protected override closeLinks(leftMs: number): Promise<void> {
+    return this.#remoting.close(Math.max(FLUSH_MS_MIN, leftMs));
   }
 }
 
 export function createSystem(options: SystemOptions): System {
-  const { name, transport, ...parts } = options;
+  const { name, transport, tracer, ...parts } = options;
   const host = createNodeHost(name, parts);
-  return new System(name, host, transport ?? (() => ZeroMqTransport.create(host)));
+  return new System(name, host, transport ?? (() => ZeroMqTransport.create(host)), tracer);
 }

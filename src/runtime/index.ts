@@ -6,7 +6,7 @@ export type {
 } from "./core/protocol.js";
 export { behavior, replyLater, Deferred } from "./core/behavior.js";
 export type { Behavior, Context, Handlers, Meta, Piped, SpawnOptions, Timers } from "./core/behavior.js";
-export type { Ref } from "./core/ref.js";
+export type { CastOptions, Ref } from "./core/ref.js";
 export { Refusal, RuntimeError, describeError } from "./core/failure.js";
 export type {
   CallError, CallErrorCode, CallResult, CastResult, RuntimeErrorCode, StopCode, StopReason,
@@ -14,10 +14,14 @@ export type {
 export type { CallOptions } from "./core/calls.js";
 export type { CellReport } from "./core/cell.js";
 export type { CellState } from "./core/lifecycle.js";
-export type { MailboxOptions, Overflow, Sender } from "./core/mailbox.js";
+export type { Delivery, MailboxOptions, Overflow, Sender } from "./core/mailbox.js";
 export type { BackoffOptions, Directive, RestartBudgetOptions, Strategy, SupervisionOptions } from "./core/supervision.js";
 export type { DeadLetter, DeadLetterReason } from "./core/dead-letters.js";
-export type { ShutdownOptions, ShutdownReport } from "./core/system.js";
+export type { ShutdownOptions, ShutdownPhase, ShutdownReport, UnfinishedHook } from "./core/shutdown.js";
+export type { SystemReport } from "./core/system.js";
+export { formatTraceparent, parseTraceparent } from "./core/trace.js";
+export type { Span, SpanKind, TraceContext, Tracer } from "./core/trace.js";
+export { createSpanRecorder, type RecordedSpan, type SpanRecorder } from "./core/span-recorder.js";
 export type { Clock, Host, Logger, LogFields, Metrics, MetricSample, TaskQueue, TimerHandle } from "./host/host.js";
 export { silentLogger } from "./host/host.js";
 export { MetricsRegistry, createNodeHost } from "./host/node-host.js";

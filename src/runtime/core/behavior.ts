@@ -2,16 +2,23 @@
 // Invariant: handlers of one actor never overlap; an async handler holds its actor until its promise settles.
 import type { Clock, Logger } from "../host/host.js";
 import type { StopReason } from "./failure.js";
-import type { MailboxOptions, Sender } from "./mailbox.js";
+import type { Delivery, MailboxOptions, Sender } from "./mailbox.js";
 import type { AnyProtocol, CallName, CastName, Message, Reply, Request } from "./protocol.js";
 import type { Ref } from "./ref.js";
 import type { RestartBudgetOptions, SupervisionOptions } from "./supervision.js";
+import type { TraceContext } from "./trace.js";
 
 export interface Meta {
   /** Present when the message came over a link. */
   readonly sender: Sender | undefined;
   /** For calls: when the caller stops waiting, on the system's clock. */
   readonly deadline: number | undefined;
+  /** For calls: aborted when the caller gives up (timeout, abort, its link lost). Made when it is first read. */
+  readonly signal: AbortSignal | undefined;
+  /** The trace that this message belongs to; what the handler sends carries it on by itself. */
+  readonly trace: TraceContext | undefined;
+  /** For messages out of an outbox: equal when the same message is delivered again. */
+  readonly delivery: Delivery | undefined;
 }
 
 /** A call answered after its handler returned; the actor goes on with other messages meanwhile. */
@@ -61,6 +68,8 @@ export interface SpawnOptions {
   /** Unique among siblings; default: a number with a `$` before it. */
   readonly name?: string;
   readonly mailbox?: MailboxOptions;
+  /** How many messages `ctx.stash` may hold. Default: STASH_CAPACITY_DEFAULT. */
+  readonly stashCapacity?: number;
   /** How this actor's own faults are treated. */
   readonly supervision?: SupervisionOptions;
   /** Restarts that all children of this actor may use together; past it this actor itself is at fault. */
@@ -95,5 +104,13 @@ export interface Context<P extends AnyProtocol = AnyProtocol> {
   unwatch<Q extends AnyProtocol>(ref: Ref<Q>): void;
   /** Runs `then` with the outcome as a turn of this actor. */
   pipeToSelf<T>(promise: Promise<T>, then: (outcome: Piped<T>) => void | Promise<void>): void;
+  /**
+   * Keeps the message that is being handled, for later; a call goes on waiting for its answer.
+   * @returns false when the stash is full: the message is then handled as if nothing had been asked.
+   * @throws RuntimeError "no-message" outside the handler of a message.
+   */
+  stash(): boolean;
+  /** Puts all stashed messages back, in front of the mailbox and in the order in which they came. A restart does so too. */
+  unstash(): void;
   stop(): void;
 }

@@ -1,8 +1,11 @@
 // Owns: the caller's side of a call: its promise, deadline and abort signal. Invariant: a call settles exactly once,
-// and whatever settles it releases the deadline entry and the abort listener.
-import type { Clock, TimerHandle } from "../host/host.js";
-import { failed, type CallError, type CallResult } from "./failure.js";
+// and whatever settles it releases the deadline entry and the abort listener; the callee's side hears of it only
+// when the caller gave up.
+import type { Clock } from "../host/host.js";
+import { DeadlineNode, type Deadlines } from "./deadlines.js";
+import { type CallError, type CallResult } from "./failure.js";
 import type { ReplySlot } from "./mailbox.js";
+import type { Span } from "./trace.js";
 
 export interface CallOptions {
   readonly timeoutMs?: number;
@@ -12,112 +15,95 @@ export interface CallOptions {
 }
 
 export const CALL_TIMEOUT_MS_DEFAULT = 5000;
-/** Deadlines are rounded up to this, so that thousands of calls share one timer. */
-const DEADLINE_GRAIN_MS = 8;
 
-interface Expiring {
-  expire(): void;
-}
-
-/** Groups deadlines into buckets with one host timer each: O(1) to add and to cancel. */
-export class Deadlines {
-  readonly #clock: Clock;
-  readonly #buckets = new Map<number, { readonly calls: Set<Expiring>; readonly timer: TimerHandle }>();
-
-  constructor(clock: Clock) {
-    this.#clock = clock;
-  }
-
-  add(call: Expiring, deadlineMs: number): number {
-    const grain = Math.ceil(deadlineMs / DEADLINE_GRAIN_MS);
-    let bucket = this.#buckets.get(grain);
-    if (bucket === undefined) {
-      const delayMs = grain * DEADLINE_GRAIN_MS - this.#clock.nowMs();
-      bucket = { calls: new Set(), timer: this.#clock.setTimer(() => this.#expire(grain), delayMs) };
-      this.#buckets.set(grain, bucket);
-    }
-    bucket.calls.add(call);
-    return grain;
-  }
-
-  remove(call: Expiring, grain: number): void {
-    const bucket = this.#buckets.get(grain);
-    if (bucket === undefined) return;
-    bucket.calls.delete(call);
-    if (bucket.calls.size === 0) {
-      this.#clock.clearTimer(bucket.timer);
-      this.#buckets.delete(grain);
-    }
-  }
-
-  get size(): number {
-    let size = 0;
-    for (const bucket of this.#buckets.values()) size += bucket.calls.size;
-    return size;
-  }
-
-  #expire(grain: number): void {
-    const bucket = this.#buckets.get(grain);
-    if (bucket === undefined) return;
-    this.#buckets.delete(grain);
-    for (const call of bucket.calls) call.expire();
-  }
-}
-
-export class PendingCall implements ReplySlot, Expiring {
+export class PendingCall extends DeadlineNode implements ReplySlot {
   readonly promise: Promise<CallResult<unknown>>;
   readonly deadlineMs: number;
   #settle: ((result: CallResult<unknown>) => void) | undefined;
   readonly #deadlines: Deadlines;
-  readonly #grain: number;
-  readonly #label: string;
+  readonly #path: string;
+  readonly #name: string;
   readonly #timeoutMs: number;
-  readonly #signal: AbortSignal | undefined;
-  readonly #onAbort: (() => void) | undefined;
-  /** Set by a link to forget its correlation entry. */
-  onSettled: (() => void) | undefined;
+  #signal: AbortSignal | undefined;
+  #onAbort: (() => void) | undefined;
+  #onCancel: ((error: CallError) => void) | undefined;
+  #givenUp: CallError | undefined;
+  /** Set by a link, to forget its correlation entry and, when the caller gave up, to tell the other side. */
+  onSettled: ((isAnswered: boolean) => void) | undefined;
+  /** Ended with the call. */
+  span: Span | undefined;
 
-  constructor(label: string, options: CallOptions | undefined, clock: Clock, deadlines: Deadlines) {
-    this.#label = label;
+  constructor(path: string, name: string, options: CallOptions | undefined, clock: Clock, deadlines: Deadlines) {
+    super();
+    this.#path = path;
+    this.#name = name;
     this.#timeoutMs = Math.max(0, options?.timeoutMs ?? CALL_TIMEOUT_MS_DEFAULT);
     this.#deadlines = deadlines;
     this.deadlineMs = clock.nowMs() + this.#timeoutMs;
     this.promise = new Promise((resolve) => {
       this.#settle = resolve;
     });
-    this.#grain = deadlines.add(this, this.deadlineMs);
+    deadlines.add(this, this.deadlineMs);
     const signal = options?.signal;
-    if (signal !== undefined) {
-      this.#signal = signal;
-      this.#onAbort = () => this.fail({ code: "aborted", message: `call ${label} was aborted by its caller` });
-      if (signal.aborted) this.#onAbort();
-      else signal.addEventListener("abort", this.#onAbort, { once: true });
-    }
+    if (signal !== undefined) this.#listen(signal);
   }
 
   get isDone(): boolean {
     return this.#settle === undefined;
   }
 
+  get delivery(): undefined {
+    return undefined;
+  }
+
   succeed(value: unknown): void {
-    this.#finish({ ok: true, value });
+    if (this.#settle !== undefined) this.#finish({ ok: true, value }, undefined);
   }
 
   fail(error: CallError): void {
-    this.#finish({ ok: false, error });
+    if (this.#settle !== undefined) this.#finish({ ok: false, error }, undefined);
   }
 
-  expire(): void {
-    this.#finish(failed("timeout", `call ${this.#label} had no reply within ${this.#timeoutMs} ms`));
+  override expire(): void {
+    this.#giveUp({
+      code: "timeout",
+      message: `call ${this.#path}.${this.#name} had no reply within ${this.#timeoutMs} ms`,
+    });
   }
 
-  #finish(result: CallResult<unknown>): void {
-    const settle = this.#settle;
-    if (settle === undefined) return;
+  onCancel(listener: (error: CallError) => void): void {
+    if (this.#givenUp !== undefined) listener(this.#givenUp);
+    else if (this.#settle !== undefined) this.#onCancel = listener;
+  }
+
+  #listen(signal: AbortSignal): void {
+    const onAbort = (): void =>
+      this.#giveUp({ code: "aborted", message: `call ${this.#path}.${this.#name} was aborted by its caller` });
+    if (signal.aborted) {
+      onAbort();
+      return;
+    }
+    this.#signal = signal;
+    this.#onAbort = onAbort;
+    signal.addEventListener("abort", onAbort, { once: true });
+  }
+
+  #giveUp(error: CallError): void {
+    if (this.#settle === undefined) return;
+    this.#givenUp = error;
+    this.#finish({ ok: false, error }, error);
+  }
+
+  #finish(result: CallResult<unknown>, givenUp: CallError | undefined): void {
+    const settle = this.#settle!;
+    const onCancel = this.#onCancel;
     this.#settle = undefined;
-    this.#deadlines.remove(this, this.#grain);
+    this.#onCancel = undefined;
+    this.#deadlines.remove(this);
     if (this.#onAbort !== undefined) this.#signal!.removeEventListener("abort", this.#onAbort);
-    this.onSettled?.();
+    if (this.span !== undefined) this.span.end(result.ok ? undefined : result.error);
+    if (this.onSettled !== undefined) this.onSettled(givenUp === undefined);
     settle(result);
+    if (givenUp !== undefined && onCancel !== undefined) onCancel(givenUp);
   }
 }

@@ -1,52 +1,32 @@
-// Owns: one actor: its mailbox, current instance, children, restarts and end.
-// Invariants: state moves only through Lifecycle; at most one handler runs at a time, awaited handlers included;
+// Owns: one actor: its name, mailbox, state and the ways in; how it runs is in turns.ts, how it fails and starts anew
+// in restarts.ts, how it ends in ending.ts. Those three and this file alone write its fields.
+// Invariants: state moves only through lifecycle.ts; at most one handler runs at a time, awaited handlers included;
 // every message ends in a handler, a dead letter or both (a fault); watchers hear of the end exactly once.
-import type { Behavior, Meta, SpawnOptions } from "./behavior.js";
-import { Deferred } from "./behavior.js";
+// What few actors need is made when it is first needed: an actor is spawned and stopped in a few microseconds.
+import type { Behavior, SpawnOptions } from "./behavior.js";
 import { PendingCall, type CallOptions } from "./calls.js";
-import { chainHolds, type ChainNode } from "./chain.js";
+import { chainHolds, type ChainNode, type TurnNode } from "./chain.js";
 import type { DeadLetterReason } from "./dead-letters.js";
+import type { Runnable } from "./dispatcher.js";
+import { abandon, stop, watch } from "./ending.js";
+import { RuntimeError, type CallError, type CallResult, type CastResult, type StopReason } from "./failure.js";
+import { NO_HANDLERS, type Handler, type HandlersByName, type HandlerTable } from "./handlers.js";
+import type { Instance } from "./instance.js";
+import { isOver, type CellState } from "./lifecycle.js";
 import {
-  describeError,
-  Refusal,
-  RuntimeError,
-  type CallError,
-  type CallResult,
-  type CastResult,
-  type StopReason,
-} from "./failure.js";
-import { Instance } from "./instance.js";
-import { Lifecycle, type CellState } from "./lifecycle.js";
-import { Mailbox, type Envelope, type ReplySlot, type Sender } from "./mailbox.js";
+  Envelope, Mailbox, type DropReason, type MailboxOwner, type ReplySlot, type Sender,
+} from "./mailbox.js";
 import type { AnyProtocol } from "./protocol.js";
 import { LocalRef, type Ref } from "./ref.js";
-import {
-  backoffDelayMs,
-  createSupervision,
-  RestartBudget,
-  SUPERVISION_DEFAULTS,
-  type Directive,
-  type Supervision,
-} from "./supervision.js";
+import { fault, startInstance } from "./restarts.js";
+import { createSupervision, SUPERVISION_DEFAULTS, RestartBudget, type Supervision } from "./supervision.js";
+import { Stash, STASH_CAPACITY_DEFAULT } from "./stash.js";
 import type { SystemCore } from "./system.js";
-import { randomUnit, type TimerHandle } from "../host/host.js";
+import type { TraceContext } from "./trace.js";
+import { failCycle, runTurn } from "./turns.js";
+import type { TimerHandle } from "../host/host.js";
 
-/** A turn ends after this many messages … */
-export const TURN_MESSAGES_MAX = 64;
-/** … or after this long, so that one actor cannot hold the others up. */
-export const TURN_MS_MAX = 1;
-/** The clock is read every so many messages at most; quick handlers would otherwise pay for it. */
-const CLOCK_STRIDE_MAX = 16;
-
-const LOCAL_META: Meta = Object.freeze({ sender: undefined, deadline: undefined });
 const NAME = /^[A-Za-z0-9_.$-]{1,128}$/;
-
-type Handler = (message: unknown, meta: Meta) => unknown;
-interface HandlerTable {
-  readonly call?: Readonly<Record<string, Handler>>;
-  readonly cast?: Readonly<Record<string, Handler>>;
-  readonly stopped?: (reason: StopReason) => unknown;
-}
 
 export interface CellReport {
   readonly path: string;
@@ -54,591 +34,384 @@ export interface CellReport {
   readonly state: CellState;
   readonly queueDepth: number;
   readonly queueCapacity: number;
+  readonly stashDepth: number;
+  /** Messages that found the mailbox full and were not taken; their senders know. */
+  readonly rejected: number;
+  /** Messages of this actor that became dead letters, by reason; only reasons that occurred. */
+  readonly deadLetters: Readonly<Partial<Record<DeadLetterReason, number>>>;
   readonly processed: number;
   readonly restarts: number;
   readonly isBusy: boolean;
   readonly children: readonly CellReport[];
 }
 
-export class Cell {
+export class Cell implements Runnable, MailboxOwner {
+  readonly system: SystemCore;
+  readonly parent: Cell | undefined;
+  readonly behavior: Behavior<AnyProtocol>;
+  readonly supervision: Supervision;
+  readonly mailbox: Mailbox;
   readonly name: string;
   readonly path: string;
-  readonly uid: string;
-  readonly ref: Ref<AnyProtocol>;
-  readonly protocol: AnyProtocol;
   readonly isRemote: boolean;
-  readonly #system: SystemCore;
-  readonly #parent: Cell | undefined;
-  readonly #behavior: Behavior<AnyProtocol>;
-  readonly #supervision: Supervision;
-  readonly #budget: RestartBudget;
-  readonly #childBudget: RestartBudget | undefined;
-  readonly #lifecycle = new Lifecycle();
-  readonly #mailbox: Mailbox;
-  readonly #children = new Map<string, Cell>();
-  readonly #watchers = new Set<(reason: StopReason) => void>();
-  readonly #stopWaiters: (() => void)[] = [];
-  readonly #whenIdle: (() => void)[] = [];
-  #instance: Instance | undefined;
-  #handlers: HandlerTable = {};
-  #backoffTimer: TimerHandle;
-  #isScheduled = false;
-  #isInHandler = false;
-  #isAwaiting = false;
-  #awaitingSlot: ReplySlot | undefined;
-  #isDraining = false;
-  #isStopRequested = false;
-  #stopReason: StopReason | undefined;
-  #turn = 0;
-  #turnChain: ChainNode | undefined;
-  #childNumber = 0;
-  #processed = 0;
-  #restarts = 0;
+  readonly ref: Ref<AnyProtocol>;
+  readonly #number: number;
+  readonly #options: SpawnOptions;
+  #uid: string | undefined;
+  #budget: RestartBudget | undefined;
+  #childBudget: RestartBudget | undefined;
+  #stash: Stash | undefined;
+  state: CellState = "starting";
+  instance: Instance | undefined;
+  handlers: HandlerTable = NO_HANDLERS;
+  children: Map<string, Cell> | undefined;
+  childNumber = 0;
+  // turns.ts
+  isScheduled = false;
+  isInHandler = false;
+  isAwaiting = false;
+  /** The user message that is being handled and has not been stashed. */
+  running: Envelope | undefined;
+  turn = 0;
+  turnChain: ChainNode | undefined;
+  turnTrace: TraceContext | undefined;
+  lastName: string | undefined;
+  lastTable: HandlersByName | undefined;
+  lastHandler: Handler | undefined;
+  isLastAsync = false;
+  whenIdle: (() => void)[] | undefined;
+  roomWaiters: (() => void)[] | undefined;
+  processed = 0;
+  #rejected = 0;
+  #letters: Partial<Record<DeadLetterReason, number>> | undefined;
+  // restarts.ts
+  backoffTimer: TimerHandle;
+  restarts = 0;
+  /** Waits suspended for what its parent decides; "spent": must not simply go on. */
+  escalation: "resumable" | "spent" | undefined;
+  // ending.ts
+  isDraining = false;
+  isStopRequested = false;
+  stopReason: StopReason | undefined;
+  watchers: Set<(reason: StopReason) => void> | undefined;
+  stopWaiters: (() => void)[] | undefined;
 
   constructor(system: SystemCore, parent: Cell | undefined, behavior: Behavior<AnyProtocol>, options: SpawnOptions) {
-    const siblings = parent === undefined ? system.roots : parent.#children;
-    const name = options.name ?? `$${parent === undefined ? system.nextNumber() : ++parent.#childNumber}`;
-    if (!NAME.test(name)) throw new RuntimeError("bad-name", `an actor's name must match ${NAME}, got "${name}"`);
+    const siblings = parent === undefined ? system.roots : (parent.children ??= new Map<string, Cell>());
+    let { name } = options;
+    if (name === undefined) name = `$${parent === undefined ? system.nextNumber() : ++parent.childNumber}`;
+    else if (!NAME.test(name)) throw new RuntimeError("bad-name", `an actor's name must match ${NAME}, got "${name}"`);
     const path = parent === undefined ? name : `${parent.path}/${name}`;
     if (siblings.has(name)) {
       throw new RuntimeError("name-taken", `an actor named ${path} exists already`, "choose another name or stop it");
     }
-    this.#system = system;
-    this.#parent = parent;
-    this.#behavior = behavior;
+    this.system = system;
+    this.parent = parent;
+    this.behavior = behavior;
     this.name = name;
     this.path = path;
-    this.uid = system.nextUid();
-    this.protocol = behavior.protocol;
     this.isRemote = options.remote ?? parent === undefined;
-    this.#supervision = createSupervision(options.supervision);
-    this.#budget = new RestartBudget(system.host.clock, this.#supervision.maxRestarts, this.#supervision.withinMs);
-    if (options.childBudget !== undefined) {
-      const { maxRestarts, withinMs } = { ...SUPERVISION_DEFAULTS, ...options.childBudget };
-      this.#childBudget = new RestartBudget(system.host.clock, maxRestarts, withinMs);
-    }
-    this.#mailbox = new Mailbox(options.mailbox ?? {}, (envelope, reason) => {
-      this.#deadLetter(envelope, reason);
-      envelope.slot?.fail({ code: "full", message: `the mailbox of ${path} dropped the call` });
-    });
+    this.#options = options;
+    this.#number = system.nextCellNumber();
+    this.supervision = createSupervision(options.supervision);
+    this.mailbox = new Mailbox(options.mailbox, this);
     this.ref = new LocalRef(this, behavior.protocol, path);
     siblings.set(name, this);
   }
 
-  get state(): CellState {
-    return this.#lifecycle.state;
+  get protocol(): AnyProtocol {
+    return this.behavior.protocol;
+  }
+
+  /** Unique among all systems: incarnation and number. */
+  get uid(): string {
+    return (this.#uid ??= `${this.system.incarnation}:${this.#number}`);
+  }
+
+  get budget(): RestartBudget {
+    const { maxRestarts, withinMs } = this.supervision;
+    return (this.#budget ??= new RestartBudget(this.system.host.clock, maxRestarts, withinMs));
+  }
+
+  /** Restarts that all children may use together; undefined: each has only its own. */
+  get childBudget(): RestartBudget | undefined {
+    if (this.#options.childBudget === undefined) return undefined;
+    const { maxRestarts, withinMs } = { ...SUPERVISION_DEFAULTS, ...this.#options.childBudget };
+    return (this.#childBudget ??= new RestartBudget(this.system.host.clock, maxRestarts, withinMs));
+  }
+
+  get siblings(): Map<string, Cell> {
+    return this.parent === undefined ? this.system.roots : this.parent.children!;
   }
 
   /** Runs the factory for the first time. Separate from the constructor so that the cell is registered by then. */
   start(): void {
-    this.#startInstance();
+    startInstance(this);
   }
 
-  spawnChild<Q extends AnyProtocol>(behavior: Behavior<Q>, options: SpawnOptions = {}): Ref<Q> {
-    const child = new Cell(this.#system, this, behavior as unknown as Behavior<AnyProtocol>, options);
+  spawnChild<Q extends AnyProtocol>(behavior: Behavior<Q>, options: SpawnOptions): Ref<Q> {
+    const child = new Cell(this.system, this, behavior as unknown as Behavior<AnyProtocol>, options);
     child.start();
     return child.ref as unknown as Ref<Q>;
   }
 
   child(name: string): Cell | undefined {
-    return this.#children.get(name);
+    return this.children?.get(name);
   }
 
   // --- messages in -------------------------------------------------------------------------------------------------
 
-  /** A cast starts a new chain: its sender does not wait. */
-  deliverCast(name: string, message: unknown, sender: Sender | undefined): CastResult {
-    if (this.#isStopRequested) {
-      this.#system.deadLetters.add("stopped", this.path, name, message);
-      return "stopped";
-    }
-    const result = this.#mailbox.push({ name, message, slot: undefined, sender, chain: undefined });
-    if (result === "accepted") this.#schedule();
+  cast(name: string, message: unknown): CastResult {
+    const { system } = this;
+    if (!system.isTracing) return this.deliverCast(name, message, undefined, undefined);
+    const span = system.traceOut("cast", this.path, name);
+    const trace = span === undefined ? system.currentTrace() : span.context;
+    const result = this.deliverCast(name, message, undefined, trace);
+    span?.end(result === "accepted" ? undefined : result);
     return result;
   }
 
+  /** A cast starts a new chain: its sender does not wait. Not dead-lettered when "full": the sender knows. */
+  deliverCast(name: string, message: unknown, sender: Sender | undefined, trace?: TraceContext): CastResult {
+    if (trace !== undefined) this.system.isTracing = true;
+    if (this.isStopRequested) {
+      this.countDeadLetter("stopped", name, message);
+      return "stopped";
+    }
+    if (this.mailbox.push(new Envelope(name, message, undefined, sender, undefined, trace)) === "full") {
+      this.#rejected += 1;
+      return "full";
+    }
+    this.schedule();
+    return "accepted";
+  }
+
+  /** A cast whose handler's end `slot` waits for; `slot` is left alone unless the message was accepted. */
+  deliverConfirmed(
+    name: string,
+    message: unknown,
+    slot: ReplySlot,
+    sender: Sender | undefined,
+    trace?: TraceContext,
+  ): CastResult {
+    if (trace !== undefined) this.system.isTracing = true;
+    if (this.isStopRequested) return "stopped";
+    if (!this.mailbox.hasRoom) {
+      this.#rejected += 1;
+      return "full";
+    }
+    this.mailbox.push(new Envelope(name, message, slot, sender, undefined, trace));
+    this.schedule();
+    return "accepted";
+  }
+
   call(name: string, message: unknown, options: CallOptions | undefined): Promise<CallResult<unknown>> {
-    const { clock } = this.#system.host;
-    const call = new PendingCall(`${this.path}.${name}`, options, clock, this.#system.deadlines);
-    const chain = options?.detached === true ? undefined : this.#system.currentChain();
-    if (!call.isDone) this.deliverCall(name, message, call, undefined, chain);
+    const { system } = this;
+    const call = new PendingCall(this.path, name, options, system.host.clock, system.deadlines);
+    if (call.isDone) return call.promise;
+    const chain = options !== undefined && options.detached === true ? undefined : system.currentChain();
+    let trace: TraceContext | undefined;
+    if (system.isTracing) {
+      call.span = system.traceOut("call", this.path, name);
+      trace = call.span === undefined ? system.currentTrace() : call.span.context;
+    }
+    this.deliverCall(name, message, call, undefined, chain, trace);
     return call.promise;
   }
 
+  /** Always settles `slot`, now or later. */
   deliverCall(
     name: string,
     message: unknown,
     slot: ReplySlot,
     sender: Sender | undefined,
     chain: ChainNode | undefined,
+    trace?: TraceContext,
   ): void {
-    if (this.#isStopRequested) {
-      this.#system.deadLetters.add("stopped", this.path, name, message);
+    if (trace !== undefined) this.system.isTracing = true;
+    if (this.isStopRequested) {
+      this.countDeadLetter("stopped", name, message);
       slot.fail({ code: "stopped", message: `${this.path} is not running` });
       return;
     }
-    const envelope: Envelope = { name, message, slot, sender, chain };
-    if (chain !== undefined && this.#isAwaiting && chainHolds(chain, this.uid, this.#turn)) {
-      this.#failCycle(envelope);
+    const envelope = new Envelope(name, message, slot, sender, chain, trace);
+    if (chain !== undefined && this.isAwaiting && chainHolds(chain, this.uid, this.turn)) {
+      failCycle(this, envelope);
       return;
     }
-    if (this.#mailbox.push(envelope) === "full") {
-      slot.fail({ code: "full", message: `the mailbox of ${this.path} is full (${this.#mailbox.capacity})` });
+    if (this.mailbox.push(envelope) === "full") {
+      this.#rejected += 1;
+      slot.fail({ code: "full", message: `the mailbox of ${this.path} is full (${this.mailbox.capacity})` });
       return;
     }
-    this.#schedule();
+    this.schedule();
   }
 
-  postSystem(task: () => unknown): void {
-    this.#mailbox.pushSystem(task);
-    this.#schedule();
+  postSystem(run: () => unknown, trace?: TraceContext): void {
+    this.mailbox.pushSystem({ run, trace });
+    this.schedule();
   }
 
-  countStale(): void {
-    this.#system.deadLetters.add("stale", this.path, "", undefined);
+  /** A link holds back casts that found this mailbox full, and with them their sender's credit. */
+  get holdsSenders(): boolean {
+    return this.mailbox.overflow === "wait";
+  }
+
+  /**
+   * Runs `listener` once: when there is room, or when the actor stops (a delivery then says so). One listener a free
+   * place, in the order of registration, out of this actor's turn: it should only deliver.
+   * @returns the function that takes it back.
+   */
+  whenRoom(listener: () => void): () => void {
+    if (this.isStopRequested || this.mailbox.hasRoom) {
+      let isTaken = false;
+      this.system.host.tasks.micro(() => {
+        if (!isTaken) listener();
+      });
+      return () => void (isTaken = true);
+    }
+    const waiters = (this.roomWaiters ??= []);
+    waiters.push(listener);
+    return () => {
+      const at = waiters.indexOf(listener);
+      if (at >= 0) waiters.splice(at, 1);
+    };
+  }
+
+  offerRoom(): void {
+    const waiters = this.roomWaiters!;
+    while (waiters.length > 0 && (this.isStopRequested || this.mailbox.hasRoom)) {
+      const listener = waiters.shift()!;
+      try {
+        listener();
+      } catch (error) {
+        this.system.host.logger.error("whenRoom listener failed", { actor: this.path, error });
+      }
+    }
+    if (waiters.length === 0 && this.roomWaiters === waiters) this.roomWaiters = undefined;
   }
 
   // --- turns -------------------------------------------------------------------------------------------------------
 
-  get #canRun(): boolean {
-    return this.#lifecycle.state === "running" && !this.#isAwaiting;
+  get canRun(): boolean {
+    return this.state === "running" && !this.isAwaiting;
   }
 
-  #schedule(): void {
-    if (this.#isScheduled || this.#isInHandler || !this.#canRun) return;
-    this.#isScheduled = true;
-    this.#system.dispatcher.enqueue(this);
+  schedule(): void {
+    if (this.isScheduled || this.isInHandler || this.isAwaiting || this.state !== "running") return;
+    this.isScheduled = true;
+    this.system.dispatcher.enqueue(this);
   }
 
-  turn(): void {
-    this.#isScheduled = false;
-    const { clock } = this.#system.host;
-    let checkedAtMs = clock.nowMs();
-    const endMs = checkedAtMs + TURN_MS_MAX;
-    let count = 0;
-    let stride = 1;
-    let nextCheck = 1;
-    while (this.#canRun && count < TURN_MESSAGES_MAX) {
-      const task = this.#mailbox.shiftSystem();
-      if (task !== undefined) this.#runSystem(task);
-      else {
-        const envelope = this.#mailbox.shift();
-        if (envelope === undefined) break;
-        this.#runUser(envelope);
-      }
-      count += 1;
-      if (count === nextCheck) {
-        const now = clock.nowMs();
-        if (now >= endMs) break;
-        stride = now - checkedAtMs < TURN_MS_MAX / 8 ? Math.min(stride * 2, CLOCK_STRIDE_MAX) : 1;
-        checkedAtMs = now;
-        nextCheck = count + stride;
-      }
-    }
-    if (!this.#canRun) return;
-    if (this.#mailbox.systemSize > 0 || this.#mailbox.size > 0) this.#schedule();
-    else if (this.#isDraining) this.#beginStop();
+  /** Schedules a turn if there is something to do in it. */
+  kick(): void {
+    if (this.isDraining || !this.mailbox.isEmpty) this.schedule();
   }
 
-  #runSystem(task: () => unknown): void {
-    this.#execute(undefined, task, undefined, LOCAL_META);
-  }
-
-  #runUser(envelope: Envelope): void {
-    const { slot } = envelope;
-    if (slot !== undefined && slot.isDone) {
-      this.#deadLetter(envelope, "expired");
-      return;
-    }
-    const table = slot === undefined ? this.#handlers.cast : this.#handlers.call;
-    const handler = table?.[envelope.name];
-    if (handler === undefined) {
-      this.#deadLetter(envelope, "malformed");
-      slot?.fail({ code: "protocol", message: `${this.path} has no handler for "${envelope.name}"` });
-      return;
-    }
-    const meta =
-      slot === undefined && envelope.sender === undefined
-        ? LOCAL_META
-        : { sender: envelope.sender, deadline: slot?.deadlineMs };
-    this.#execute(envelope, handler, table, meta);
-  }
-
-  #execute(envelope: Envelope | undefined, handler: Handler, owner: unknown, meta: Meta): void {
-    const system = this.#system;
-    this.#turn += 1;
-    this.#processed += 1;
-    this.#turnChain = envelope?.chain;
-    const instance = this.#instance;
-    const outer = system.current;
-    system.current = this;
-    this.#isInHandler = true;
-    let result: unknown;
-    try {
-      result =
-        system.asyncContext !== undefined && isAsyncFunction(handler)
-          ? system.asyncContext.run(this.chainNode(), () => handler.call(owner, envelope?.message, meta))
-          : handler.call(owner, envelope?.message, meta);
-    } catch (error) {
-      system.current = outer;
-      this.#isInHandler = false;
-      this.#failed(envelope, error);
-      this.#becameIdle();
-      return;
-    }
-    system.current = outer;
-    this.#isInHandler = false;
-    if (isThenable(result)) {
-      this.#isAwaiting = true;
-      this.#awaitingSlot = envelope?.slot;
-      this.#failCyclesQueued();
-      const finish = (run: () => void): void => {
-        if (this.#instance !== instance || !this.#isAwaiting) return; // forced to stop meanwhile
-        this.#isAwaiting = false;
-        this.#awaitingSlot = undefined;
-        run();
-        this.#becameIdle();
-        this.#schedule();
-        if (this.#isDraining && this.#canRun && this.#mailbox.size === 0 && this.#mailbox.systemSize === 0) {
-          this.#beginStop();
-        }
-      };
-      result.then(
-        (value) => finish(() => envelope?.slot?.succeed(value)),
-        (error: unknown) => finish(() => this.#failed(envelope, error)),
-      );
-      return;
-    }
-    if (envelope?.slot !== undefined) {
-      if (result instanceof Deferred) answerLater(envelope.slot, result, this.path);
-      else envelope.slot.succeed(result);
-    }
-    if (this.#whenIdle.length > 0) this.#becameIdle();
+  run(startMs: number): void {
+    runTurn(this, startMs);
   }
 
   /** Names this actor's present turn; calls made in it carry the node. */
-  chainNode(): ChainNode {
-    return { actor: this.uid, turn: this.#turn, parent: this.#turnChain };
+  turnNode(): TurnNode {
+    return { actor: this.uid, turn: this.turn, parent: this.turnChain, trace: this.turnTrace };
   }
 
-  #failCyclesQueued(): void {
-    if (this.#mailbox.size === 0 && this.#mailbox.waitingSize === 0) return;
-    const uid = this.uid;
-    const turn = this.#turn;
-    const caught = this.#mailbox.extract((e) => e.slot !== undefined && chainHolds(e.chain, uid, turn));
-    for (const envelope of caught) this.#failCycle(envelope);
-  }
-
-  #failCycle(envelope: Envelope): void {
-    this.#deadLetter(envelope, "cycle");
-    envelope.slot!.fail({
-      code: "cycle",
-      message: `${this.path} waits for this very call: it cannot answer "${envelope.name}" before its own call returns`,
-    });
-  }
-
-  #afterIdle(run: () => void): void {
-    if (this.#isInHandler || this.#isAwaiting) this.#whenIdle.push(run);
+  afterIdle(run: () => void): void {
+    if (this.isInHandler || this.isAwaiting) (this.whenIdle ??= []).push(run);
     else run();
   }
 
-  #becameIdle(): void {
-    while (this.#whenIdle.length > 0 && !this.#isAwaiting && !this.#isInHandler) this.#whenIdle.shift()!();
-  }
-
-  // --- start, fault, restart ---------------------------------------------------------------------------------------
-
-  #startInstance(): void {
-    const instance = new Instance(this, this.#system.host);
-    this.#instance = instance;
-    const outer = this.#system.current;
-    this.#system.current = this;
-    this.#turn += 1;
-    this.#turnChain = undefined;
-    this.#isInHandler = true;
-    const ready = (handlers: HandlerTable): void => {
-      this.#handlers = handlers;
-      this.#lifecycle.to("running");
-    };
-    try {
-      const made: unknown = this.#behavior.create(instance.context);
-      if (isThenable(made)) {
-        this.#isAwaiting = true;
-        const finish = (run: () => void): void => {
-          if (this.#instance !== instance || !this.#isAwaiting) return;
-          this.#isAwaiting = false;
-          run();
-          this.#becameIdle();
-          this.#kick();
-        };
-        made.then(
-          (handlers) => finish(() => ready(handlers as HandlerTable)),
-          (error: unknown) => finish(() => this.#failed(undefined, error, true)),
-        );
-      } else ready(made as HandlerTable);
-    } catch (error) {
-      this.#isInHandler = false;
-      this.#system.current = outer;
-      this.#failed(undefined, error, true);
-      this.#becameIdle();
-      return;
-    }
-    this.#isInHandler = false;
-    this.#system.current = outer;
-    this.#becameIdle();
-    this.#kick();
-  }
-
-  #kick(): void {
-    if (this.#mailbox.size > 0 || this.#mailbox.systemSize > 0 || this.#isDraining) this.#schedule();
-  }
-
-  #failed(envelope: Envelope | undefined, error: unknown, isStart = false): void {
-    if (error instanceof Refusal && envelope?.slot !== undefined) {
-      envelope.slot.fail({
-        code: "refused",
-        message: error.message,
-        reason: error.reason,
-        ...(error.data === undefined ? {} : { data: error.data }),
-      });
-      return;
-    }
-    if (envelope !== undefined) {
-      this.#deadLetter(envelope, "fault");
-      envelope.slot?.fail({ code: "fault", message: `${this.path} failed: ${describeError(error)}` });
-    }
-    this.fault(error, isStart);
-  }
-
-  /** Something went wrong in this actor (or in a child that escalated): its supervision decides. */
-  fault(error: unknown, isStart = false): void {
-    if (this.#lifecycle.isOver) return;
-    this.#lifecycle.to("suspended");
-    let directive: Directive;
-    try {
-      directive = this.#supervision.decide(error);
-    } catch {
-      directive = "stop";
-    }
-    if (directive === "resume" && isStart) directive = "stop"; // there is no instance to resume
-    this.#system.countFault();
-    this.#system.host.logger.warn("actor failed", { actor: this.path, directive, error });
-    if (this.#isStopRequested && directive !== "resume") directive = "stop";
-    if (directive === "resume") {
-      this.#lifecycle.to("running");
-      this.#kick();
-    } else if (directive === "restart") this.#restartGroup(error);
-    else if (directive === "escalate") this.#escalate(error);
-    else this.stop({ code: "fault", message: describeError(error) });
-  }
-
-  #escalate(error: unknown): void {
-    const parent = this.#parent;
-    if (parent === undefined) this.stop({ code: "fault", message: describeError(error) });
-    else parent.#afterIdle(() => parent.fault(new Error(`child ${this.path} escalated`, { cause: error })));
-  }
-
-  #restartGroup(error: unknown): void {
-    const attempt = this.#budget.take();
-    const parent = this.#parent;
-    const shared = parent === undefined ? undefined : parent.#childBudget;
-    const isParentSpent = shared !== undefined && shared.take() === undefined;
-    if (attempt === undefined) {
-      this.#system.host.logger.error("restart budget used up", { actor: this.path, error });
-      if (this.#supervision.onExhausted === "escalate") this.#escalate(error);
-      else this.stop({ code: "restart-budget", message: `restarted too often: ${describeError(error)}` });
-      return;
-    }
-    if (isParentSpent) {
-      this.#escalate(error);
-      return;
-    }
-    const { host } = this.#system;
-    const delayMs = backoffDelayMs(this.#supervision.backoff, attempt, randomUnit(host.random));
-    host.logger.warn("actor restarts", { actor: this.path, attempt, delayMs });
-    this.#restart(delayMs);
-    for (const sibling of this.#siblingsAlong()) sibling.#afterIdle(() => sibling.#restartAlong(delayMs));
-  }
-
-  #siblingsAlong(): Cell[] {
-    const { strategy } = this.#supervision;
-    if (strategy === "one-for-one") return [];
-    const all = [...(this.#parent === undefined ? this.#system.roots : this.#parent.#children).values()];
-    return strategy === "all-for-one" ? all.filter((cell) => cell !== this) : all.slice(all.indexOf(this) + 1);
-  }
-
-  #restartAlong(delayMs: number): void {
-    if (this.#lifecycle.state !== "running" || this.#isStopRequested) return; // already restarting or ending
-    this.#lifecycle.to("suspended");
-    this.#restart(delayMs);
-  }
-
-  /** From suspended: end the instance and its children, wait, start anew. Queued messages stay queued. */
-  #restart(delayMs: number): void {
-    this.#restarts += 1;
-    this.#system.countRestart();
-    const instance = this.#instance!;
-    const readyAtMs = this.#system.host.clock.nowMs() + delayMs;
-    const proceed = (): void => {
-      if (this.#instance !== instance || this.#lifecycle.state !== "suspended") return;
-      const waitMs = Math.max(0, readyAtMs - this.#system.host.clock.nowMs());
-      this.#backoffTimer = this.#system.host.clock.setTimer(() => {
-        this.#backoffTimer = undefined;
-        if (this.#lifecycle.state !== "suspended") return;
-        this.#lifecycle.to("restarting");
-        this.#startInstance();
-      }, waitMs);
-    };
-    void this.#endInstance({ code: "restart", message: "restarts after a fault" }).then(proceed);
-  }
-
-  async #endInstance(reason: StopReason): Promise<void> {
-    const instance = this.#instance;
-    const stopped = this.#handlers.stopped;
-    this.#handlers = {};
-    const stale = this.#mailbox.clearSystem();
-    if (stale > 0) this.#system.deadLetters.add("stale", this.path, "", undefined, stale);
-    instance?.close();
-    for (const child of [...this.#children.values()].reverse()) {
-      await child.stop({ code: reason.code === "shutdown" ? "shutdown" : "parent", message: `${this.path} ended` });
-    }
-    if (stopped === undefined) return;
-    try {
-      await stopped(reason);
-    } catch (error) {
-      this.#system.host.logger.warn("stopped handler failed", { actor: this.path, error });
+  becameIdle(): void {
+    while (this.whenIdle !== undefined && !this.isAwaiting && !this.isInHandler) {
+      const run = this.whenIdle.shift()!;
+      if (this.whenIdle.length === 0) this.whenIdle = undefined;
+      run();
     }
   }
 
-  // --- end ---------------------------------------------------------------------------------------------------------
+  stashRunning(): boolean {
+    const { running } = this;
+    if (running === undefined) {
+      throw new RuntimeError("no-message", `${this.path} handles no message now`, "call stash() in a handler, once");
+    }
+    this.#stash ??= new Stash(this.#options.stashCapacity ?? STASH_CAPACITY_DEFAULT);
+    if (!this.#stash.add(running)) return false;
+    this.running = undefined;
+    return true;
+  }
+
+  get stash(): Stash | undefined {
+    return this.#stash;
+  }
+
+  unstash(): void {
+    if (this.#stash === undefined || this.#stash.size === 0) return;
+    this.mailbox.putBack(this.#stash.take());
+    this.schedule();
+  }
+
+  // --- faults and the end ------------------------------------------------------------------------------------------
+
+  fault(error: unknown): void {
+    fault(this, error, false);
+  }
 
   /** With `drain`, messages already queued are handled first. @returns when the actor has ended. */
   stop(reason: StopReason, drain = false): Promise<void> {
-    if (this.#lifecycle.state === "stopped") return Promise.resolve();
-    const ended = new Promise<void>((resolve) => this.#stopWaiters.push(resolve));
-    const isFirst = !this.#isStopRequested;
-    this.#isStopRequested = true;
-    this.#stopReason ??= reason;
-    if (drain && isFirst && !this.#lifecycle.isOver) {
-      this.#isDraining = true;
-      this.#kick();
-    } else if (!this.#lifecycle.isOver) {
-      this.#isDraining = false;
-      // Tell a handler that is still awaiting something that there is no point any more.
-      if (this.#isAwaiting) this.#instance?.close();
-      this.#afterIdle(() => this.#beginStop());
-    }
-    return ended;
-  }
-
-  #beginStop(): void {
-    if (this.#lifecycle.isOver) return;
-    this.#isDraining = false;
-    this.#lifecycle.to("stopping");
-    if (this.#backoffTimer !== undefined) this.#system.host.clock.clearTimer(this.#backoffTimer);
-    this.#refuseQueued();
-    void this.#endInstance(this.#stopReason!).then(() => this.#finish());
+    return stop(this, reason, drain);
   }
 
   /** Ends without waiting for anything; for the shutdown deadline. @returns whether something was abandoned. */
   abandon(): boolean {
-    let isAbandoned = false;
-    for (const child of [...this.#children.values()]) isAbandoned = child.abandon() || isAbandoned;
-    if (this.#lifecycle.state === "stopped") return isAbandoned;
-    this.#isStopRequested = true;
-    this.#isAwaiting = false;
-    this.#awaitingSlot?.fail({ code: "stopped", message: `${this.path} was abandoned at the shutdown deadline` });
-    this.#stopReason = { code: "abandoned", message: "still busy at the shutdown deadline" };
-    if (this.#backoffTimer !== undefined) this.#system.host.clock.clearTimer(this.#backoffTimer);
-    this.#instance?.close();
-    this.#refuseQueued();
-    this.#finish();
-    return true;
+    return abandon(this);
   }
 
-  #refuseQueued(): void {
-    for (const envelope of this.#mailbox.drain()) {
-      this.#deadLetter(envelope, "stopped");
-      envelope.slot?.fail({ code: "stopped", message: `${this.path} stopped before it could answer` });
-    }
-  }
-
-  #finish(): void {
-    if (this.#lifecycle.state === "stopped") return;
-    this.#lifecycle.to("stopped");
-    const siblings = this.#parent === undefined ? this.#system.roots : this.#parent.#children;
-    if (siblings.get(this.name) === this) siblings.delete(this.name);
-    this.#instance = undefined;
-    this.#handlers = {};
-    const reason = this.#stopReason!;
-    for (const watcher of [...this.#watchers]) this.#notify(watcher, reason);
-    this.#watchers.clear();
-    for (const resolve of this.#stopWaiters.splice(0)) resolve();
+  get isOver(): boolean {
+    return isOver(this.state);
   }
 
   watch(listener: (reason: StopReason) => void): () => void {
-    let isTaken = false;
-    const once = (reason: StopReason): void => {
-      if (isTaken) return;
-      isTaken = true;
-      listener(reason);
-    };
-    if (this.#lifecycle.state === "stopped") {
-      this.#system.host.tasks.micro(() => this.#notify(once, this.#stopReason!));
-    } else this.#watchers.add(once);
-    return () => {
-      isTaken = true;
-      this.#watchers.delete(once);
-    };
+    return watch(this, listener);
   }
 
-  #notify(watcher: (reason: StopReason) => void, reason: StopReason): void {
-    try {
-      watcher(reason);
-    } catch (error) {
-      this.#system.host.logger.error("watcher failed", { actor: this.path, error });
-    }
+  // --- accounts ----------------------------------------------------------------------------------------------------
+
+  countDeadLetter(reason: DeadLetterReason, name: string, message: unknown, count = 1): void {
+    const letters = (this.#letters ??= {});
+    letters[reason] = (letters[reason] ?? 0) + count;
+    this.system.deadLetters.add(reason, this.path, name, message, count);
   }
 
-  #deadLetter(envelope: Envelope, reason: DeadLetterReason): void {
-    this.#system.deadLetters.add(reason, this.path, envelope.name, envelope.message);
+  /** The message was not handled and will not be; whoever waits for it learns why. */
+  refuse(envelope: Envelope, reason: DeadLetterReason, error: CallError): void {
+    this.countDeadLetter(reason, envelope.name, envelope.message);
+    envelope.slot?.fail(error);
+  }
+
+  dropped(envelope: Envelope, reason: DropReason): void {
+    this.refuse(envelope, reason, { code: "full", message: `the mailbox of ${this.path} dropped the message` });
+  }
+
+  conflateFailed(error: unknown): void {
+    this.system.host.logger.error("conflate failed", { actor: this.path, error });
   }
 
   report(): CellReport {
+    const { mailbox } = this;
     return {
       path: this.path,
       protocol: `${this.protocol.name}/${this.protocol.version}`,
-      state: this.#lifecycle.state,
-      queueDepth: this.#mailbox.size + this.#mailbox.waitingSize,
-      queueCapacity: this.#mailbox.capacity,
-      processed: this.#processed,
-      restarts: this.#restarts,
-      isBusy: this.#isAwaiting,
-      children: [...this.#children.values()].map((child) => child.report()),
+      state: this.state,
+      queueDepth: mailbox.size + mailbox.waitingSize,
+      queueCapacity: mailbox.capacity,
+      stashDepth: this.#stash?.size ?? 0,
+      rejected: this.#rejected,
+      deadLetters: { ...this.#letters },
+      processed: this.processed,
+      restarts: this.restarts,
+      isBusy: this.isAwaiting,
+      children: this.children === undefined ? [] : [...this.children.values()].map((child) => child.report()),
     };
   }
-}
-
-const AsyncFunction = (async () => undefined).constructor;
-
-function isAsyncFunction(handler: Handler): boolean {
-  return handler instanceof AsyncFunction;
-}
-
-function isThenable(value: unknown): value is PromiseLike<unknown> {
-  return typeof value === "object" && value !== null && typeof (value as { then?: unknown }).then === "function";
-}
-
-function answerLater(slot: ReplySlot, answer: Deferred<unknown>, path: string): void {
-  answer.promise.then(
-    (value) => slot.succeed(value),
-    (error: unknown) => slot.fail(asCallError(error, path)),
-  );
-}
-
-function asCallError(error: unknown, path: string): CallError {
-  if (error instanceof Refusal) {
-    return { code: "refused", message: error.message, reason: error.reason, data: error.data };
-  }
-  return { code: "fault", message: `${path} failed: ${describeError(error)}` };
 }

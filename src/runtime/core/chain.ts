@@ -1,10 +1,17 @@
 // Owns: the chain of actors that wait for one another through calls. Invariant: a node names an actor and the very
 // turn in which it made the call, so a call is a cycle only while that actor still waits in that turn.
 
+import type { TraceContext } from "./trace.js";
+
 export interface ChainNode {
   readonly actor: string; // globally unique: system incarnation + cell number
   readonly turn: number;
   readonly parent: ChainNode | undefined;
+}
+
+/** What travels with an async handler over its awaits. */
+export interface TurnNode extends ChainNode {
+  readonly trace: TraceContext | undefined;
 }
 
 /** Past this depth a chain is a runaway recursion between actors rather than a use. */

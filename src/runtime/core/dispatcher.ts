@@ -7,7 +7,8 @@ export const BURST_MS = 5;
 const COMPACT_AT = 1024;
 
 export interface Runnable {
-  turn(): void;
+  /** `startMs`: the time now. */
+  run(startMs: number): void;
 }
 
 export class Dispatcher {
@@ -58,6 +59,7 @@ export class Dispatcher {
   #run(): void {
     if (this.#isRunning) return;
     this.#isRunning = true;
+    let nowMs = this.#clock.nowMs();
     try {
       while (this.#head < this.#ready.length) {
         const cell = this.#ready[this.#head]!;
@@ -66,8 +68,9 @@ export class Dispatcher {
           this.#ready = this.#ready.slice(this.#head);
           this.#head = 0;
         }
-        cell.turn();
-        if (this.#clock.nowMs() - this.#burstStartMs >= BURST_MS) {
+        cell.run(nowMs);
+        nowMs = this.#clock.nowMs();
+        if (nowMs - this.#burstStartMs >= BURST_MS) {
           this.#isSpent = true;
           break;
         }

@@ -65,6 +65,7 @@ export type RuntimeErrorCode =
   | "bad-option"
   | "shut-down"
   | "stopped"
+  | "no-message"
   | "listen-failed"
   | "connect-timeout"
   | "connect-refused"

@@ -5,12 +5,21 @@ import type { Cell } from "./cell.js";
 import type { CallResult, CastResult, StopReason } from "./failure.js";
 import type { AnyProtocol, CallName, CastName, Message, Reply, Request } from "./protocol.js";
 
+export interface CastOptions {
+  /**
+   * - left out: at most once, in order; what is under way when a link goes is lost
+   * - `"reliable"`: kept until the other node's mailbox has taken it, over reconnects of the same incarnations
+   * Within one system both are the same.
+   */
+  readonly delivery?: "reliable";
+}
+
 export interface Ref<P extends AnyProtocol> {
   readonly protocol: P;
   readonly path: string;
   /** Hex public key of the node it lives on; undefined for an actor of this system. */
   readonly nodeId: string | undefined;
-  cast<N extends CastName<P>>(name: N, message: Message<P, N>): CastResult;
+  cast<N extends CastName<P>>(name: N, message: Message<P, N>, options?: CastOptions): CastResult;
   call<N extends CallName<P>>(
     name: N,
     message: Request<P, N>,
@@ -27,7 +36,6 @@ export class LocalRef<P extends AnyProtocol> implements Ref<P> {
   readonly #cell: Cell;
   readonly protocol: P;
   readonly path: string;
-  readonly nodeId = undefined;
 
   constructor(cell: Cell, protocol: P, path: string) {
     this.#cell = cell;
@@ -35,8 +43,13 @@ export class LocalRef<P extends AnyProtocol> implements Ref<P> {
     this.path = path;
   }
 
-  cast<N extends CastName<P>>(name: N, message: Message<P, N>): CastResult {
-    return this.#cell.deliverCast(name, message, undefined);
+  get nodeId(): undefined {
+    return undefined;
+  }
+
+  // Between actors of one system a mailbox either takes the message or says so: there is nothing to resend.
+  cast<N extends CastName<P>>(name: N, message: Message<P, N>, _options?: CastOptions): CastResult {
+    return this.#cell.cast(name, message);
   }
 
   call<N extends CallName<P>>(

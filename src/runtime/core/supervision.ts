@@ -47,7 +47,11 @@ export const SUPERVISION_DEFAULTS = {
   backoff: { initialMs: 20, maxMs: 10_000, factor: 2, jitter: 0.2 },
 } as const;
 
-export function createSupervision(options: SupervisionOptions = {}): Supervision {
+export function createSupervision(options: SupervisionOptions | undefined): Supervision {
+  return options === undefined ? DEFAULT_SUPERVISION : makeSupervision(options);
+}
+
+function makeSupervision(options: SupervisionOptions): Supervision {
   const supervision: Supervision = {
     strategy: options.strategy ?? "one-for-one",
     maxRestarts: options.maxRestarts ?? SUPERVISION_DEFAULTS.maxRestarts,
@@ -63,8 +67,11 @@ export function createSupervision(options: SupervisionOptions = {}): Supervision
   if (!(initialMs >= 0 && maxMs >= initialMs && factor >= 1 && jitter >= 0 && jitter <= 1)) {
     throw new TypeError("supervision.backoff needs 0 <= initialMs <= maxMs, factor >= 1, 0 <= jitter <= 1");
   }
-  return supervision;
+  return Object.freeze(supervision);
 }
+
+/** Shared by all actors that ask for nothing else: most. */
+const DEFAULT_SUPERVISION = makeSupervision({});
 
 export class RestartBudget {
   readonly #clock: Clock;

@@ -41,7 +41,7 @@ export class Outgoing {
     options: CallOptions | undefined,
   ): Promise<CallResult<unknown>> {
     const { system, label, link } = this.#line;
-    const call = new PendingCall(`${target}.${name} at ${label}`, options, system.host.clock, system.deadlines);
+    const call = new PendingCall(`node ${label} ${target}`, name, options, system.host.clock, system.deadlines);
     if (call.isDone) return call.promise;
     if (link === undefined) {
       call.fail({ code: "unreachable", message: `node ${label} is ${this.#line.state}` });

@@ -28,6 +28,9 @@ export class RemoteReply implements ReplySlot {
     return this.#isAnswered || !this.#link.isOpen || this.#system.host.clock.nowMs() > this.deadlineMs;
   }
 
+  /** A caller on another node gives up by its deadline or with its link; both show in `isDone`. */
+  onCancel(_listener: (error: CallError) => void): void {}
+
   succeed(value: unknown): void {
     if (this.isDone) return;
     this.#isAnswered = true;
