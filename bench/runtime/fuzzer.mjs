@@ -265,6 +265,12 @@ export class Fuzzer {
 
   /** @returns a finding, or undefined when every invariant held. */
   run(number) {
+    const finding = this.#runOnce(number);
+    // On a busy machine a case may just have had to wait: only what is slow each time is slow.
+    return finding?.isSlow === true ? (this.#runOnce(number) && this.#runOnce(number)) : finding;
+  }
+
+  #runOnce(number) {
     this.#random.start(this.seed, number);
     // One in 2,048 cases costs a Diffie-Hellman exchange.
     const isAcceptor = this.#random.below(2048) === 0;
@@ -281,11 +287,12 @@ export class Fuzzer {
     }
     const ms = performance.now() - startMs;
     if (ms > this.slowestMs) this.slowestMs = ms;
-    if (problem === undefined && ms > CASE_MS_MAX) problem = `took ${ms.toFixed(0)} ms`;
+    const isSlow = problem === undefined && ms > CASE_MS_MAX;
+    if (isSlow) problem = `took ${ms.toFixed(0)} ms`;
     if (problem === undefined) problem = this.#check(number);
     if (problem === undefined) return undefined;
     const input = [this.#input].flat(2).map((part) => (part instanceof Uint8Array ? Buffer.from(part).toString("hex") : String(part)));
-    return { case: number, seed: this.seed, target: name, problem, input };
+    return { case: number, seed: this.seed, target: name, problem, isSlow, input };
   }
 
   /** What a case may have left behind. */

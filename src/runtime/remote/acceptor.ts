@@ -1,18 +1,25 @@
 // Owns: the listening half of opening links. Invariants: a frame from an unknown channel is a HELLO or is dropped;
-// nothing is kept for a peer before its HELLO, little before its proof; handshakes are bounded in number and time.
+// nothing is kept for a peer before its HELLO, little before its proof; handshakes are bounded in number and time; a
+// channel that sends junk costs a few looks at it and then no more than a table look-up a frame.
 import type { Host, TimerHandle } from "../host/host.js";
 import type { SystemCore } from "../core/system.js";
 import { WireError } from "../wire/codec.js";
 import { createFrame, FrameKind, readHeader } from "../wire/frame.js";
 import {
-  bodyOf, chooseVersion, decodeHello, encodeChallenge, joinMac, NONCE_BYTES, Proofs, type Hello, type ProofRole,
+  bodyOf, chooseVersion, decodeHello, encodeChallenge, joinMac, NONCE_BYTES, Proofs, REFUSED_FOR_NOW, type Hello,
+  type ProofRole,
 } from "./handshake.js";
 import type { CurveKeys } from "./keys.js";
 import type { Link } from "./link.js";
 import { LANE_COUNT, type BoundSocket, type Channel } from "./transport.js";
 
 const HANDSHAKE_MS_MAX = 5000;
+/** When there are more, the oldest makes room: an honest handshake takes milliseconds, so a flood seldom hits one. */
 const HANDSHAKES_MAX = 256;
+/** Frames that are looked at after a channel's first bad one. ROUTER cannot hang up, so they keep coming. */
+const OFFENCES_MAX = 8;
+/** Channels remembered for that; the oldest are forgotten. */
+const OFFENDERS_MAX = 4096;
 
 export interface AcceptorOptions {
   readonly keys: CurveKeys;
@@ -43,7 +50,8 @@ export class Acceptor {
   readonly #openLink: AcceptorModules["openLink"];
   #socket: BoundSocket | undefined;
   readonly #routes = new Map<string, Route>();
-  #pendingCount = 0;
+  readonly #pendings = new Set<Pending>();
+  readonly #offenders = new Map<string, number>();
   /** Frames and handshakes turned away. */
   refused = 0;
 
@@ -59,9 +67,14 @@ export class Acceptor {
   }
 
   onFrame(id: Uint8Array, parts: Uint8Array[]): void {
-    const route = this.#routes.get(routeKey(id));
+    const key = routeKey(id);
+    const route = this.#routes.get(key);
     if (route?.link !== undefined) {
       route.link.receive(route.lane, parts);
+      return;
+    }
+    if ((this.#offenders.get(key) ?? 0) >= OFFENCES_MAX) {
+      this.refused += 1;
       return;
     }
     try {
@@ -71,6 +84,7 @@ export class Acceptor {
       this.refused += 1;
       if (!(error instanceof WireError)) this.#host.logger.error("handshake failed", { error });
       if (route?.pending !== undefined) this.#drop(route.pending);
+      this.#countOffence(key);
     }
   }
 
@@ -98,7 +112,12 @@ export class Acceptor {
     if (!this.#options.isAllowed(hello.nodeId)) return this.#refuse(id, "not on the allow-list");
     const version = chooseVersion(hello);
     if (version === undefined) return this.#refuse(id, "no common link version");
-    if (this.#pendingCount >= HANDSHAKES_MAX || this.#system.isShuttingDown) return this.#refuse(id, "busy");
+    if (this.#system.isShuttingDown) return this.#refuse(id, REFUSED_FOR_NOW);
+    for (const oldest of this.#pendings) {
+      if (this.#pendings.size < HANDSHAKES_MAX) break;
+      this.refused += 1;
+      this.#drop(oldest);
+    }
 
     const challenge = encodeChallenge({
       version,
@@ -113,7 +132,7 @@ export class Acceptor {
       proven: [false, false, false],
       timer: this.#host.clock.setTimer(() => this.#drop(pending), HANDSHAKE_MS_MAX),
     };
-    this.#pendingCount += 1;
+    this.#pendings.add(pending);
     for (const [lane, key] of laneKeys.entries()) this.#routes.set(key, { pending, lane });
     this.#send(id, FrameKind.challenge, joinMac(proofs.make("server"), challenge));
   }
@@ -132,7 +151,7 @@ export class Acceptor {
     const link = this.#openLink(hello.nodeId, hello.incarnation, laneIds.map((each) => socket.channel(each)));
     if (link === undefined) {
       for (const each of laneIds) this.#routes.delete(routeKey(each));
-      return this.#refuse(laneIds[0]!, "busy");
+      return this.#refuse(laneIds[0]!, REFUSED_FOR_NOW);
     }
     for (const [index, each] of laneIds.entries()) this.#routes.set(routeKey(each), { link, lane: index });
     this.#send(laneIds[0]!, FrameKind.ready, pending.proofs.make("server"));
@@ -140,7 +159,7 @@ export class Acceptor {
 
   #settle(pending: Pending): void {
     this.#host.clock.clearTimer(pending.timer);
-    this.#pendingCount -= 1;
+    this.#pendings.delete(pending);
   }
 
   #drop(pending: Pending): void {
@@ -150,8 +169,16 @@ export class Acceptor {
     for (const id of pending.laneIds) this.#routes.delete(routeKey(id));
   }
 
+  #countOffence(key: string): void {
+    const count = (this.#offenders.get(key) ?? 0) + 1;
+    this.#offenders.delete(key); // to the end: the map's order is that of the last offence
+    this.#offenders.set(key, count);
+    if (this.#offenders.size > OFFENDERS_MAX) this.#offenders.delete(this.#offenders.keys().next().value!);
+  }
+
   #refuse(id: Uint8Array, why: string): void {
     this.refused += 1;
+    this.#countOffence(routeKey(id));
     this.#send(id, FrameKind.refuse, Buffer.from(why));
   }
 

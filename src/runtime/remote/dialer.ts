@@ -6,8 +6,12 @@ import type { SystemCore } from "../core/system.js";
 import { randomUnit, type Host, type TimerHandle } from "../host/host.js";
 import { WireError } from "../wire/codec.js";
 import { createFrame, FrameKind, readHeader } from "../wire/frame.js";
-import { LINK_VERSION_MAX, LINK_VERSION_MIN } from "../wire/limits.js";
-import { bodyOf, decodeChallenge, encodeHello, NONCE_BYTES, Proofs, splitMac, type Challenge, type Hello } from "./handshake.js";
+import {
+  BULK_WINDOW_BYTES, FRAME_BYTES_MAX, FRAME_OVERHEAD_BYTES, LINK_VERSION_MAX, LINK_VERSION_MIN, MESSAGE_WINDOW_BYTES,
+} from "../wire/limits.js";
+import {
+  bodyOf, decodeChallenge, encodeHello, NONCE_BYTES, Proofs, REFUSED_FOR_NOW, splitMac, type Challenge, type Hello,
+} from "./handshake.js";
 import type { CurveKeys } from "./keys.js";
 import type { Link } from "./link.js";
 import type { Peer } from "./peer.js";
@@ -16,8 +20,13 @@ import { LANE_COUNT, type DialedChannel, type DialFailure, type Transport } from
 const RECONNECT = { initialMs: 50, maxMs: 5000, factor: 2, jitter: 0.3 } as const;
 /** A server that accepts but does not answer costs this much before the next attempt. */
 const ATTEMPT_MS_MAX = 5000;
-/** Frames of the message and bulk lanes may overtake READY on the control lane; few can, before our first grant. */
-const EARLY_FRAMES_MAX = 8192;
+/**
+ * Frames of the message and bulk lanes may overtake READY on the control lane: at most what both windows let out, and
+ * the frames that overshoot them.
+ */
+const EARLY_BYTES_MAX = MESSAGE_WINDOW_BYTES + BULK_WINDOW_BYTES + 2 * FRAME_BYTES_MAX;
+/** A link that broke sooner counts as another failure, so that two ends that cannot agree do not meet 20 times a second. */
+const STABLE_MS = 5000;
 
 export interface DialerOptions {
   readonly endpoint: string;
@@ -57,6 +66,7 @@ export class Dialer {
   #attempt: Attempt | undefined;
   #link: Link | undefined;
   #failures = 0;
+  #openedAtMs = 0;
   #timer: TimerHandle;
   #isClosed = false;
   #first: { resolve: (peer: Peer) => void; reject: (error: Error) => void } | undefined;
@@ -97,6 +107,7 @@ export class Dialer {
   onLinkEnd(link: Link): void {
     if (link !== this.#link) return;
     this.#link = undefined;
+    if (this.#host.clock.nowMs() - this.#openedAtMs >= STABLE_MS) this.#failures = 0;
     if (this.#options.isReconnecting) this.#later();
     else this.close();
   }
@@ -116,13 +127,14 @@ export class Dialer {
       onOpen: (link, peer) => {
         this.#attempt = undefined;
         this.#link = link;
-        this.#failures = 0;
+        this.#openedAtMs = this.#host.clock.nowMs();
         this.#first?.resolve(peer);
       },
       onFailed: (failure) => {
         this.#attempt = undefined;
         this.#lastFailure = failure;
-        const isFinal = failure.kind === "denied" || failure.kind === "refused" || failure.kind === "proof";
+        const isRefused = failure.kind === "refused" && failure.detail !== REFUSED_FOR_NOW;
+        const isFinal = failure.kind === "denied" || isRefused || failure.kind === "proof";
         if (isFinal && this.#first !== undefined) {
           const { endpoint } = this.#options;
           this.#first.reject(new RuntimeError("connect-refused", `no link to ${endpoint}: ${describe(failure)}`));
@@ -162,6 +174,7 @@ class Attempt {
   #proofs: Proofs | undefined;
   #link: Link | undefined;
   #early: { readonly lane: number; readonly parts: Uint8Array[] }[] = [];
+  #earlyBytes = 0;
   #timer: TimerHandle;
   #isOver = false;
 
@@ -223,7 +236,8 @@ class Attempt {
     if (this.#link !== undefined) this.#link.receive(lane, parts);
     else if (this.#isOver) return;
     else if (lane !== 0) {
-      if (this.#proofs === undefined || this.#early.length >= EARLY_FRAMES_MAX) this.#fail({ kind: "lost" });
+      this.#earlyBytes += parts.reduce((sum, part) => sum + part.length, FRAME_OVERHEAD_BYTES);
+      if (this.#proofs === undefined || this.#earlyBytes > EARLY_BYTES_MAX) this.#fail({ kind: "lost" });
       else this.#early.push({ lane, parts });
     } else {
       try {

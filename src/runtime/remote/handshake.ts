@@ -17,6 +17,8 @@ const MAC_BYTES = 32;
 const HANDSHAKE_BYTES_MAX = 1024;
 const INCARNATION = /^[0-9a-f]{16}$/;
 const LABEL = "tesra-supernet link 1";
+/** The one refusal after which it makes sense to try again. */
+export const REFUSED_FOR_NOW = "busy";
 
 export interface Hello {
   readonly versionMin: number;
@@ -79,7 +81,12 @@ export class Proofs {
   readonly #transcript: Buffer;
 
   constructor(secretKey: string, otherId: string, hello: Hello, challengeBody: Uint8Array) {
-    const shared = sharedSecret(secretKey, otherId);
+    let shared: Buffer;
+    try {
+      shared = sharedSecret(secretKey, otherId);
+    } catch {
+      throw new WireError("malformed", "a node id that is no usable key"); // a point of low order
+    }
     this.#key = createHmac("sha256", shared).update(LABEL).update(hello.nodeId).update(hello.serverId).digest();
     this.#transcript = createHash("sha256").update(encodeHello(hello)).update(challengeBody).digest();
   }

@@ -120,9 +120,12 @@ export class LaneSender {
     void this.#pump();
   }
 
-  pushControl(kind: FrameKind, count: number, value: number): void {
+  /** @returns false when the outbox is full: the other end has stopped to take control frames. */
+  pushControl(kind: FrameKind, count: number, value: number): boolean {
+    if (this.#queuedBytes > this.#options.outboxBytesMax) return false;
     this.#pushFrame(kind, count, value, undefined, undefined);
     void this.#pump();
+    return true;
   }
 
   /** `totalBytes` is everything the receiver has worked off since the link began. @returns false for nonsense. */

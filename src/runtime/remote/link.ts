@@ -17,7 +17,10 @@ export const PING_MISSES_MAX = 3;
 const SCORE_MAX = 100;
 /** Control frames (pings, credit) are tiny and few; the window only bounds a peer that floods. */
 const CONTROL_WINDOW_BYTES = 1024 * 1024;
-const CONTROL_OUTBOX_BYTES_MAX = 1024 * 1024;
+/** 4,096 waiting frames: hours of honest heartbeats to a peer that takes none. */
+const CONTROL_OUTBOX_BYTES_MAX = 64 * 1024;
+/** A peer pings once a second, and now and then to learn whether a connection is gone. */
+const PINGS_PER_SECOND_MAX = 1000;
 
 export type LinkEnd =
   | "closed" // by this side
@@ -77,6 +80,8 @@ export class Link {
   #score = 0;
   #scoredAtMs: number;
   #violations = 0;
+  #pings = 0;
+  #pingsSinceMs = 0;
   #end: LinkEnd | undefined;
 
   constructor(options: LinkOptions, modules: { host: Host; channels: readonly Channel[]; events: LinkEvents }) {
@@ -108,7 +113,7 @@ export class Link {
         new LaneReceiver(windows[lane]!, this.#codec, {
           onRecord: (record) => this.#onRecord(record, lane),
           onControl: (header) => this.#onControl(header, lane),
-          onCredit: (totalBytes) => this.#senders[Lane.control]!.pushControl(FrameKind.credit, lane, totalBytes),
+          onCredit: (totalBytes) => this.#sendControl(FrameKind.credit, lane, totalBytes),
         }),
     );
   }
@@ -166,7 +171,7 @@ export class Link {
   probe(): void {
     if (this.#end !== undefined) return;
     this.#pingAtMs ??= this.#host.clock.nowMs();
-    this.#senders[Lane.control]!.pushControl(FrameKind.ping, 0, 0);
+    this.#sendControl(FrameKind.ping, 0, 0);
   }
 
   /** Resolves when all that was sent has left, or the link is closed. */
@@ -189,6 +194,23 @@ export class Link {
     if (this.#end === undefined) this.#senders[Lane.control]!.pushControl(FrameKind.bye, 0, 0);
   }
 
+  #sendControl(kind: FrameKind, count: number, value: number): void {
+    if (this.#end !== undefined || this.#senders[Lane.control]!.pushControl(kind, count, value)) return;
+    this.#violations += 1;
+    this.close("violation", "the peer takes no control frames");
+  }
+
+  #onPing(): void {
+    const now = this.#host.clock.nowMs();
+    if (now - this.#pingsSinceMs >= 1000) {
+      this.#pingsSinceMs = now;
+      this.#pings = 0;
+    }
+    this.#pings += 1;
+    if (this.#pings > PINGS_PER_SECOND_MAX) throw new WireError("malformed", `more than ${PINGS_PER_SECOND_MAX} pings in a second`);
+    this.#sendControl(FrameKind.pong, 0, 0);
+  }
+
   #onRecord(record: unknown[], lane: number): void {
     if (lane === Lane.control) throw new WireError("malformed", "a record on the control lane");
     if (this.#end === undefined) this.#events.onRecord(record, this);
@@ -198,7 +220,7 @@ export class Link {
     if (lane !== Lane.control) throw new WireError("malformed", `a frame of kind ${header.kind} on a data lane`);
     switch (header.kind) {
       case FrameKind.ping:
-        this.#senders[Lane.control]!.pushControl(FrameKind.pong, 0, 0);
+        this.#onPing();
         break;
       case FrameKind.pong:
         if (this.#pingAtMs !== undefined) this.#roundTripMs = this.#host.clock.nowMs() - this.#pingAtMs;

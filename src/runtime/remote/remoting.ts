@@ -8,6 +8,7 @@ import { Acceptor } from "./acceptor.js";
 import { Dialer } from "./dialer.js";
 import { assertKeys, isKey, type CurveKeys } from "./keys.js";
 import { Link, PING_PERIOD_MS, type LinkReport } from "./link.js";
+import { PenaltyBox } from "./penalty-box.js";
 import { Peer } from "./peer.js";
 import type { BoundSocket, Channel, Transport } from "./transport.js";
 
@@ -44,6 +45,12 @@ const CONNECT_TIMEOUT_MS_DEFAULT = 10_000;
 const STALL_MS = 500;
 /** Peers that are down are remembered so that refs revive on reconnect, but not without bound. */
 const DOWN_PEERS_MAX = 4096;
+/** Two ends that dial each other have two; a few more may linger until their loss is seen. Past that the oldest goes. */
+const LINKS_PER_PEER_MAX = 8;
+/** Each link may hold some hundred MiB in queues at worst; three sockets each is also near the usual limit of files. */
+const LINKS_MAX = 4096;
+/** Looking for the lost connection means a ping to every peer: once for all that break within this time. */
+const PROBE_DELAY_MS = 10;
 
 interface OpenListener extends Listener {
   readonly socket: BoundSocket;
@@ -62,6 +69,10 @@ export class Remoting {
   readonly #links = new Set<Link>();
   #beatTimer: TimerHandle;
   #beatDueMs = 0;
+  #probeTimer: TimerHandle;
+  readonly #penalties: PenaltyBox;
+  #violations = 0;
+  #rejected = 0;
   #isClosed = false;
   readonly #unregisterMetrics: () => void;
 
@@ -69,6 +80,7 @@ export class Remoting {
     this.#system = system;
     this.#host = host;
     this.#createTransport = createTransport;
+    this.#penalties = new PenaltyBox(host.clock);
     this.#unregisterMetrics = host.metrics.register(() => this.#collect());
   }
 
@@ -96,7 +108,8 @@ export class Remoting {
     const transport = await this.#getTransport();
     this.#assertOpen();
     const { keys, allow } = options;
-    const isAllowed = (publicKey: string): boolean => allow === "any" || allow(publicKey) === true;
+    const isAllowed = (publicKey: string): boolean =>
+      !this.#penalties.holds(publicKey) && (allow === "any" || allow(publicKey) === true);
     const acceptor = new Acceptor(
       { keys, isAllowed },
       {
@@ -112,9 +125,8 @@ export class Remoting {
       isPlain: options.plain === true,
       isAllowed,
       onFrame: (id, parts) => acceptor.onFrame(id, parts),
-      onDisconnect: () => {
-        for (const peer of [...this.#peers.values()]) peer.probe();
-      },
+      onDisconnect: () => this.#probeSoon(),
+      onRejected: () => void (this.#rejected += 1),
     });
     acceptor.attach(socket);
     const listener: OpenListener = {
@@ -183,6 +195,7 @@ export class Remoting {
     this.#dialers.clear();
     await this.#flush(flushMs);
     if (this.#beatTimer !== undefined) this.#host.clock.clearTimer(this.#beatTimer);
+    if (this.#probeTimer !== undefined) this.#host.clock.clearTimer(this.#probeTimer);
     for (const link of [...this.#links]) link.close("closed", "the system shuts down");
     for (const { acceptor, socket } of this.#listeners) {
       acceptor.close();
@@ -228,6 +241,9 @@ export class Remoting {
     isDialer = false,
   ): { readonly link: Link; readonly peer: Peer } | undefined {
     if (this.#isClosed || this.#system.isShuttingDown) return undefined;
+    const siblings = [...this.#links].filter((each) => each.nodeId === nodeId);
+    if (siblings.length >= LINKS_PER_PEER_MAX) siblings[0]!.close("closed", "the peer has opened too many links");
+    if (this.#links.size >= LINKS_MAX && !isDialer) return undefined;
     const { peer, isNew } = this.#peerFor(nodeId, incarnation);
     const chunkBytes = endpoint.startsWith("ipc://") ? CHUNK_BYTES_IPC : CHUNK_BYTES_TCP;
     const link: Link = new Link(
@@ -239,6 +255,10 @@ export class Remoting {
           onRecord: (record, from) => peer.onRecord(record, from),
           onEnd: (end, message) => {
             this.#links.delete(link);
+            if (end === "violation") {
+              this.#violations += 1;
+              this.#penalties.add(nodeId);
+            }
             onEnd(link);
             peer.removeLink(link, end, message);
           },
@@ -275,6 +295,14 @@ export class Remoting {
     }
   }
 
+  #probeSoon(): void {
+    if (this.#probeTimer !== undefined || this.#isClosed) return;
+    this.#probeTimer = this.#host.clock.setTimer(() => {
+      this.#probeTimer = undefined;
+      for (const peer of [...this.#peers.values()]) peer.probe();
+    }, PROBE_DELAY_MS);
+  }
+
   #startBeat(): void {
     if (this.#beatTimer !== undefined) return;
     const beat = (): void => {
@@ -294,6 +322,9 @@ export class Remoting {
     const system = this.#system.name;
     const samples: MetricSample[] = [
       { name: "runtime_links_open", kind: "gauge", value: this.#links.size, labels: { system } },
+      { name: "runtime_link_violations_total", kind: "counter", value: this.#violations, labels: { system } },
+      { name: "runtime_connections_rejected_total", kind: "counter", value: this.#rejected, labels: { system } },
+      { name: "runtime_peers_barred", kind: "gauge", value: this.#penalties.size, labels: { system } },
       {
         name: "runtime_handshakes_refused_total",
         kind: "counter",

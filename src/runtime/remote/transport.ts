@@ -53,6 +53,8 @@ export interface BindOptions {
   readonly onFrame: (id: Uint8Array, parts: Uint8Array[]) => void;
   /** Some connection went down; which one is found by sending. */
   readonly onDisconnect: () => void;
+  /** A connection was turned away before its first frame: a key not allowed, no key, a foreign protocol. */
+  readonly onRejected: () => void;
 }
 
 export interface Transport {

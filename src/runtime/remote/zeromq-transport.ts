@@ -290,7 +290,9 @@ class RouterSocket implements BoundSocket {
     this.#release = release;
     this.endpoint = options.endpoint;
     void monitorLoop(socket, (type) => {
-      if (type === "disconnect" && !socket.closed) options.onDisconnect();
+      if (socket.closed) return;
+      if (type === "disconnect") options.onDisconnect();
+      else if (type.startsWith("handshake:error")) options.onRejected();
     });
   }
 

@@ -4,6 +4,7 @@
 import { Packr } from "msgpackr";
 import {
   BULK_BYTES_MIN, DEPTH_MAX, INLINE_ARRAY_BYTES_MAX, RECORD_BYTES_MAX, TENSORS_PER_MESSAGE_MAX, TRANSFER_BYTES_MAX,
+  VALUES_PER_RECORD_MAX,
 } from "./limits.js";
 import { BufferPool } from "./buffer-pool.js";
 import { isSafeMsgpack } from "./msgpack-guard.js";
@@ -67,6 +68,9 @@ export class Codec {
     const hoist = new Hoist();
     record[1] = hoist.walk(record[1], 0);
     record[2] = hoist.table.length === 0 ? null : hoist.table;
+    if (hoist.values > VALUES_MAX) {
+      throw new WireError("too-large", `${hoist.values} values in a message; at most ${VALUES_MAX}: send typed arrays`);
+    }
     if (hoist.sizeBytes > TRANSFER_BYTES_MAX) {
       throw new WireError("too-large", `${hoist.sizeBytes} bytes of arrays in a message; at most ${TRANSFER_BYTES_MAX}`);
     }
@@ -111,7 +115,11 @@ function copyOf(bytes: Uint8Array): Uint8Array {
   return copy;
 }
 
+/** Room for what the record adds around a payload: its own fields and an ask chain. */
+const VALUES_MAX = VALUES_PER_RECORD_MAX - 1024;
+
 class Hoist {
+  values = 0;
   readonly arrays: ArrayBufferView[] = [];
   readonly table: TensorEntry[] = [];
   sizeBytes = 0;
@@ -136,6 +144,7 @@ class Hoist {
 
   #list(list: readonly unknown[], depth: number): unknown {
     let copy: unknown[] | undefined;
+    this.values += list.length;
     for (let i = 0; i < list.length; i++) {
       const item = list[i];
       if (typeof item === "number" || typeof item === "string") continue;
@@ -150,6 +159,7 @@ class Hoist {
   #object(object: Record<string, unknown>, depth: number): unknown {
     let copy: Record<string, unknown> | undefined;
     for (const key in object) {
+      this.values += 2;
       const item = object[key];
       if (typeof item === "number" || typeof item === "string") continue;
       this.#path.push(key);
@@ -168,6 +178,7 @@ class Hoist {
     if (this.arrays.length >= TENSORS_PER_MESSAGE_MAX) {
       throw new WireError("too-large", `more than ${TENSORS_PER_MESSAGE_MAX} typed arrays in a message`);
     }
+    this.values += 4 + this.#path.length; // its entry in the table
     this.arrays.push(view);
     this.table.push([[...this.#path], type, view.byteLength]);
     this.sizeBytes += view.byteLength;

@@ -38,5 +38,11 @@ export const BULK_OUTBOX_BYTES_MAX = 256 * 1024 * 1024;
 /** Backstop only: with the windows above at most 4 MiB / 64 B = 65,536 frames can be under way. */
 export const SOCKET_HIGH_WATER_MARK = 65_536;
 
+/**
+ * Values in one record, nested ones and map keys included. 4 MiB of empty byte strings decode into 400 MB and hold the
+ * event loop for a second; at this bound the worst record costs 25 MB and some tens of milliseconds.
+ */
+export const VALUES_PER_RECORD_MAX = 262_144;
+
 /** Nesting past this is an attack or a mistake; 32 leaves room for any hand-written schema. */
 export const DEPTH_MAX = 32;

@@ -1,6 +1,7 @@
 // Owns: a walk over msgpack bytes that proves them safe to decode. Invariant: bytes that pass hold exactly one value,
-// nest at most DEPTH_MAX deep, stay inside the buffer and use no extension that builds code, classes or references.
-import { DEPTH_MAX } from "./limits.js";
+// nest at most DEPTH_MAX deep, hold at most VALUES_PER_RECORD_MAX values, stay inside the buffer and use no extension
+// that builds code, classes or references.
+import { DEPTH_MAX, VALUES_PER_RECORD_MAX } from "./limits.js";
 
 const EXT_UNDEFINED = 0x00;
 const EXT_BIGINT = 0x42;
@@ -13,6 +14,7 @@ export function isSafeMsgpack(bytes: Uint8Array): boolean {
   // Values still to come at each open level; level 0 is the one outer value.
   const left = new Array<number>(DEPTH_MAX + 1).fill(0);
   let depth = 0;
+  let values = 1;
   left[0] = 1;
   const u16 = (): number => (bytes[at]! << 8) | bytes[at + 1]!;
   const u32 = (): number => ((bytes[at]! << 24) | (bytes[at + 1]! << 16) | (bytes[at + 2]! << 8) | bytes[at + 3]!) >>> 0;
@@ -88,6 +90,8 @@ export function isSafeMsgpack(bytes: Uint8Array): boolean {
     }
     if (children > 0) {
       if (children > end - at || depth === DEPTH_MAX) return false; // every child takes a byte at least
+      values += children;
+      if (values > VALUES_PER_RECORD_MAX) return false;
       depth += 1;
       left[depth] = children;
     }
