@@ -4,7 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
 import { behavior, createSystem, curveKeys, defineProtocol, Refusal, silentLogger } from "../../dist/runtime/index.js";
-import { nodeClock } from "../../dist/runtime/host/node-host.js";
+import { createNodeHost } from "../../dist/runtime/host/node-host.js";
 import { ZeroMqTransport } from "../../dist/runtime/remote/zeromq-transport.js";
 
 const anything = z.any();
@@ -63,7 +63,8 @@ export async function recordCorpus() {
     };
   };
   const make = (name) => createSystem({
-    name, logger: silentLogger, transport: async () => recording(await ZeroMqTransport.create(nodeClock, silentLogger)),
+    name, logger: silentLogger,
+    transport: async () => recording(await ZeroMqTransport.create(createNodeHost(name, { logger: silentLogger }))),
   });
   const [server, client] = [make("server"), make("client")];
   try {

@@ -412,7 +412,7 @@ export class Fuzzer {
   #acceptor() {
     const random = this.#random;
     const acceptor = new Acceptor(
-      { keys: this.#keys, isAllowed: () => true },
+      { keys: this.#keys, isAllowed: () => true, isBarred: () => false },
       { system: this.#system, host: this.#host, openLink: () => void (this.#openedByForgery += 1) },
     );
     acceptor.attach({ endpoint: "ipc:///x", channel: () => new MemoryChannel(), close: async () => undefined });

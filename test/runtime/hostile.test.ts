@@ -335,15 +335,14 @@ describe("on the link", () => {
     expect(field.server.links().filter((each) => each.nodeId === keys.publicKey)).toHaveLength(8);
   });
 
-  test("a barred key is turned away by ZAP, and let in again when its time is over", async () => {
+  test("a barred node is told to wait, and let in again when its time is over", async () => {
     const field = await arena();
     const attacker = await field.attacker();
     await attacker.send(0, 99);
     await until(() => field.metric("runtime_peers_barred") === 1, "the violator is barred");
-    const rejected = field.metric("runtime_connections_rejected_total");
     const again = new RawPeer({ endpoint: field.endpoint, serverKey: field.serverKeys.publicKey, keys: attacker.keys });
     raw.push(again);
-    await until(() => field.metric("runtime_connections_rejected_total") > rejected, "ZAP says no");
+    expect(await again.handshake()).toEqual({ kind: FrameKind.refuse, text: "busy" });
     await until(() => field.metric("runtime_peers_barred") === 0, "the bar ends");
     await field.attacker({ keys: attacker.keys });
   });
@@ -373,18 +372,18 @@ describe("bounds without a network", () => {
     expect(link.report().lanes[0]!.queuedBytes).toBe(0);
   });
 
-  test("the bar doubles with each violation up to a minute, and ends", async () => {
+  test("the bar doubles with each violation up to ten seconds, and ends", async () => {
     const clock = new VirtualClock();
     const box = new PenaltyBox(clock);
     const lasts: number[] = [];
-    for (let strike = 1; strike <= 8; strike++) {
+    for (let strike = 1; strike <= 6; strike++) {
       box.add("a");
       let ms = 0;
       for (; box.holds("a"); ms += 500) await clock.advance(500);
       lasts.push(ms);
     }
-    expect(lasts).toEqual([1000, 2000, 4000, 8000, 16_000, 32_000, 60_000, 60_000]);
-    await clock.advance(600_000);
+    expect(lasts).toEqual([1000, 2000, 4000, 8000, 10_000, 10_000]);
+    await clock.advance(60_000);
     box.add("a");
     await clock.advance(1000);
     expect(box.holds("a")).toBe(false);

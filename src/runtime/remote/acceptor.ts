@@ -24,6 +24,8 @@ const OFFENDERS_MAX = 4096;
 export interface AcceptorOptions {
   readonly keys: CurveKeys;
   readonly isAllowed: (publicKey: string) => boolean;
+  /** Nodes that broke the protocol just now and have to wait. */
+  readonly isBarred: (nodeId: string) => boolean;
 }
 
 export interface AcceptorModules {
@@ -112,7 +114,7 @@ export class Acceptor {
     if (!this.#options.isAllowed(hello.nodeId)) return this.#refuse(id, "not on the allow-list");
     const version = chooseVersion(hello);
     if (version === undefined) return this.#refuse(id, "no common link version");
-    if (this.#system.isShuttingDown) return this.#refuse(id, REFUSED_FOR_NOW);
+    if (this.#system.isShuttingDown || this.#options.isBarred(hello.nodeId)) return this.#refuse(id, REFUSED_FOR_NOW);
     for (const oldest of this.#pendings) {
       if (this.#pendings.size < HANDSHAKES_MAX) break;
       this.refused += 1;

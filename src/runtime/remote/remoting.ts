@@ -108,10 +108,9 @@ export class Remoting {
     const transport = await this.#getTransport();
     this.#assertOpen();
     const { keys, allow } = options;
-    const isAllowed = (publicKey: string): boolean =>
-      !this.#penalties.holds(publicKey) && (allow === "any" || allow(publicKey) === true);
+    const isAllowed = (publicKey: string): boolean => allow === "any" || allow(publicKey) === true;
     const acceptor = new Acceptor(
-      { keys, isAllowed },
+      { keys, isAllowed, isBarred: (nodeId) => this.#penalties.holds(nodeId) },
       {
         system: this.#system,
         host: this.#host,
