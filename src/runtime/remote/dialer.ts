@@ -15,7 +15,7 @@ import {
 import type { CurveKeys } from "./keys.js";
 import type { Link } from "./link.js";
 import type { Peer } from "./peer.js";
-import { LANE_COUNT, type DialedChannel, type DialFailure, type Transport } from "./transport.js";
+import { LANE_COUNT, type DialedChannel, type DialFailure, type SendOutcome, type Transport } from "./transport.js";
 
 const RECONNECT = { initialMs: 50, maxMs: 5000, factor: 2, jitter: 0.3 } as const;
 /** A server that accepts but does not answer costs this much before the next attempt. */
@@ -192,7 +192,7 @@ class Attempt {
       for (let lane = 0; lane < LANE_COUNT; lane++) {
         const onFrame = (parts: Uint8Array[]): void => this.#onFrame(lane, parts);
         const onLost = (failure: DialFailure): void => this.#onLost(failure);
-        this.#channels.push(transport.dial({ endpoint, keys, serverKey, isPlain, onFrame, onLost }));
+        this.#channels.push(inOrder(transport.dial({ endpoint, keys, serverKey, isPlain, onFrame, onLost })));
       }
     } catch (error) {
       this.#fail({ kind: "unreachable", detail: error instanceof Error ? error.message : String(error) });
@@ -293,4 +293,24 @@ class Attempt {
       if (outcome !== "sent" && this.#proofs !== undefined) this.#fail({ kind: "lost" });
     });
   }
+}
+
+/**
+ * An answer may come before the send it answers is seen to resolve, so the next send waits for the last here: a channel
+ * takes one at a time, and the link that gets it next relies on that as well.
+ */
+function inOrder(channel: DialedChannel): DialedChannel {
+  let last: Promise<SendOutcome> | undefined;
+  return {
+    id: channel.id,
+    send: (parts) => {
+      const sent = last === undefined ? channel.send(parts) : last.then(() => channel.send(parts));
+      last = sent;
+      void sent.then(() => {
+        if (last === sent) last = undefined;
+      });
+      return sent;
+    },
+    close: (isGraceful) => channel.close(isGraceful),
+  };
 }
