@@ -4,28 +4,37 @@
 import { writeFileSync } from "node:fs";
 import { machine } from "./machine.mjs";
 
-const suites = { training: () => import("./training/suite.mjs") };
+const suites = { training: () => import("./training/suite.mjs"), runtime: () => import("./runtime/suite.mjs") };
 
 const args = process.argv.slice(2);
 const flag = (name) => args.includes(name);
-const value = (name) => { const at = args.indexOf(name); return at >= 0 ? args[at + 1] : undefined; };
-const suiteName = args.find((arg, i) => !arg.startsWith("-") && !["--runs", "--output"].includes(args[i - 1]));
+const value = (name) => {
+  const at = args.indexOf(name);
+  return at >= 0 ? args[at + 1] : undefined;
+};
+const suiteName = args.find(
+  (arg, i) => !arg.startsWith("-") && !["--runs", "--output", "--only"].includes(args[i - 1]),
+);
 
 if (flag("--help") || flag("-h") || !suiteName) {
-  console.log(`Usage: npm run bench -- <suite> [--quick] [--json] [--runs N] [--output FILE]
+  console.log(`Usage: npm run bench -- <suite> [--quick] [--only NAME[,NAME]] [--no-peers] [--json] [--runs N] [--output FILE]
 
 Suites: ${Object.keys(suites).join(", ")}
 
   --quick    under a minute, with more spread
   --json     the last line of stdout is one JSON object
+  --only N   runtime: only these lines ("ask" also takes "ask-window"); a wrong name lists them all
+  --no-peers runtime: our side alone
   --runs N   interleaved runs of each side (default 5, quick 3)
   --output F also write the JSON to a file
 
-The PyTorch peer needs a Python with torch: TESRA_PYTHON=/path/to/python (default python3).
+The PyTorch peer needs a Python with torch: TESRA_PYTHON=/path/to/python (default python3). The runtime's peers on
+npm are installed into bench/peers/runtime when first needed; bench/README.md says how to get Erlang and Ray.
 
 Examples:
   npm run bench -- training --quick
-  TESRA_PYTHON=~/torch/bin/python npm run bench -- training --json`);
+  TESRA_PYTHON=~/torch/bin/python npm run bench -- training --json
+  npm run bench -- runtime --only ask,spawn-stop --quick`);
   process.exit(suiteName || flag("--help") || flag("-h") ? 0 : 2);
 }
 const load = suites[suiteName];
@@ -39,18 +48,46 @@ if (!Number.isInteger(runs) || runs < 1 || runs > 100) {
   process.exit(2);
 }
 
-const { run } = await load();
+const suite = await load();
+const only = value("--only")?.split(",");
+const unknown =
+  only?.filter((name) => !(suite.names ?? []).some((each) => each === name || each.startsWith(`${name}-`))) ?? [];
+if (unknown.length > 0) {
+  console.error(
+    `--only: no line "${unknown.join(", ")}" in suite ${suiteName}; expected ${suite.names?.join(", ") ?? "no --only at all"}.`,
+  );
+  process.exit(2);
+}
 const progress = (text) => process.stderr.write(`${text}\n`);
-const { results, versions } = await run({ runs, quick: flag("--quick"), progress });
-const report = { suite: suiteName, machine: machine(versions), results };
+const { results, versions, failed } = await suite.run({
+  runs,
+  quick: flag("--quick"),
+  only,
+  hasPeers: !flag("--no-peers"),
+  progress,
+});
+const report = { suite: suiteName, date: new Date().toISOString(), machine: machine(versions), results };
 
 const cell = (x, digits = 2) => (x === null || x === undefined ? "-" : typeof x === "number" ? x.toFixed(digits) : x);
-const rows = [["name", "unit", "ours", "min", "max", "peer", "peer name", "ratio", "floor", "goal"],
-  ...results.map((r) => [r.name, r.unit, cell(r.ours, 0), cell(r.min, 0), cell(r.max, 0), cell(r.peer, 0),
-    r.peerName ?? r.reason ?? "-", cell(r.ratio), cell(r.floor), cell(r.goal)])];
+const rows = suite.table?.(results) ?? [
+  ["name", "unit", "ours", "min", "max", "peer", "peer name", "ratio", "floor", "goal"],
+  ...results.map((r) => [
+    r.name,
+    r.unit,
+    cell(r.ours, 0),
+    cell(r.min, 0),
+    cell(r.max, 0),
+    cell(r.peer, 0),
+    r.peerName ?? r.reason ?? "-",
+    cell(r.ratio),
+    cell(r.floor),
+    cell(r.goal),
+  ]),
+];
 const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => String(row[column]).length)));
 for (const row of rows) progress(row.map((text, i) => String(text).padEnd(widths[i])).join("  "));
 
 const line = JSON.stringify(report);
 if (value("--output")) writeFileSync(value("--output"), `${line}\n`);
 if (flag("--json")) console.log(line);
+if (failed) process.exitCode = 1;
