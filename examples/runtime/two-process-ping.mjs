@@ -1,5 +1,5 @@
-// Two processes, one encrypted link: calls, a tensor, and a watch that fires when the other process is killed.
-// Run: node examples/runtime/two-process-ping.mjs
+// Two processes, one encrypted link: calls, a tensor, a watch that fires when the other process is killed, and the new
+// process found again after its restart. Run: node examples/runtime/two-process-ping.mjs
 import { fork } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -16,25 +16,29 @@ const Ping = defineProtocol("ping", 1, {
 });
 
 if (process.argv[2] === "child") {
-  const [endpoint, allowed] = process.argv.slice(3);
+  const { endpoint, keys, allowed } = await new Promise((resolve) => process.once("message", resolve));
   const system = createSystem({ name: "child" });
   system.spawn(
     behavior(Ping, () => ({ call: { ping: ({ n }) => n + 1, scale: ({ x, by }) => x.map((value) => value * by) } })),
     { name: "ping" },
   );
-  const keys = curveKeys();
   await system.listen({ endpoint, keys, allow: (key) => key === allowed });
-  process.send(keys.publicKey);
+  process.send("listening");
   process.disconnect();
 } else {
   const directory = mkdtempSync(join(tmpdir(), "ping-"));
   const endpoint = `ipc://${join(directory, "child")}`;
-  const keys = curveKeys();
-  const child = fork(fileURLToPath(import.meta.url), ["child", endpoint, keys.publicKey]);
-  const serverKey = await new Promise((resolve) => child.once("message", resolve));
+  const [keys, childKeys] = [curveKeys(), curveKeys()];
+  const start = async () => {
+    const child = fork(fileURLToPath(import.meta.url), ["child"]);
+    child.send({ endpoint, keys: childKeys, allowed: keys.publicKey });
+    await new Promise((resolve) => child.once("message", resolve));
+    return child;
+  };
+  const child = await start();
 
   const system = createSystem({ name: "parent" });
-  const peer = await system.connect({ endpoint, serverKey, keys, timeoutMs: 5000, reconnect: false });
+  const peer = await system.connect({ endpoint, serverKey: childKeys.publicKey, keys, timeoutMs: 5000 });
   const ping = peer.ref(Ping, "ping");
   console.log("ping 41:", await ping.call("ping", { n: 41 }, { timeoutMs: 1000 }));
   const startMs = performance.now();
@@ -45,8 +49,14 @@ if (process.argv[2] === "child") {
   console.log("2 MB there and back:", scaled.ok && scaled.value.every((value) => value === 3));
 
   const gone = new Promise((resolve) => ping.watch(resolve));
+  const back = new Promise((resolve) => system.onPeer(resolve));
   child.kill("SIGKILL");
   console.log("killed:", await gone);
+  const second = await start(); // same key, same place; the link is dialed again by itself
+  const fresh = await back;
+  console.log("restarted, another incarnation:", fresh.incarnation !== peer.incarnation);
+  console.log("the old ref:", (await ping.call("ping", { n: 1 })).error.code, "- a new one:", await fresh.ref(Ping, "ping").call("ping", { n: 1 }));
+  second.kill("SIGTERM");
   await system.shutdown();
   rmSync(directory, { recursive: true });
 }

@@ -23,7 +23,17 @@ const EXAMPLES: Record<string, { args?: string[]; prints: RegExp[]; timeoutMs: n
     timeoutMs: 20_000, prints: [/after the restart: \{ ok: true, value: 5 \} \(start 2\)/, /abandoned: \[\]/],
   },
   "runtime/two-process-ping.mjs": {
-    timeoutMs: 30_000, prints: [/ping 41: \{ ok: true, value: 42 \}/, /there and back: true/, /killed: \{ code: 'unreachable'/],
+    timeoutMs: 30_000, prints: [/ping 41: \{ ok: true, value: 42 \}/, /there and back: true/, /killed: \{ code: 'unreachable'/,
+      /another incarnation: true/, /the old ref: unreachable - a new one: \{ ok: true, value: 2 \}/],
+  },
+  "runtime/work-pulling.mjs": {
+    // the queue holds eight, and one more for the moment in which a killed worker's job comes back
+    timeoutMs: 60_000, prints: [/300 results, all right: true; deepest queue: [89]\b/, /jobs given: 30[0-9], taken back from the killed worker: [01]/],
+  },
+  "runtime/hono-service.mjs": {
+    timeoutMs: 30_000,
+    prints: [/\[ 200, \{ pixels: 409600 \} \] \[ 422, \{ error: 'too-wide' \} \] \[ 400/, /a burst of 300: true true/, /path: 'resizer', state: 'running'/,
+      /metrics: runtime_actor_messages_total\{system="images",actor="resizer"\} \d+/, /shut down: \{ abandoned: \[\], unfinished: \[\]/],
   },
   "training/local-mlp.mjs": {
     // ten classes: chance is 10 %
