@@ -11,7 +11,7 @@ type Range = readonly [min: number, max: number];
 export interface SimFaultOptions {
   /** One connection ends, and both ends are told. */
   readonly cutEveryMs?: number;
-  /** One connection ends, and neither end is told. */
+  /** All connections between two nodes end, and neither end is told (a middle box forgot them). */
   readonly halfOpenEveryMs?: number;
   /** One direction between two nodes carries nothing for a moment. */
   readonly clogEveryMs?: number;
@@ -25,7 +25,7 @@ export interface SimFaultOptions {
   /** A process does not run for a while, as in a long garbage collection or a stopped virtual machine. */
   readonly stallEveryMs?: number;
   readonly stallMs?: Range;
-  /** An old frame comes again, under the id of its old connection. */
+  /** An old frame comes again, on a connection of its own. */
   readonly replayEveryMs?: number;
 }
 
@@ -69,6 +69,7 @@ export class Faults {
     if (this.#isOn) return;
     this.#isOn = true;
     const { cutEveryMs, halfOpenEveryMs, clogEveryMs, partitionEveryMs, crashEveryMs, stallEveryMs, replayEveryMs } = this.#options;
+    this.#modules.network.isLossy = true;
     this.#modules.network.isRecording = replayEveryMs !== undefined;
     this.#every("cut", cutEveryMs, () => this.#cut(false));
     this.#every("half-open", halfOpenEveryMs, () => this.#cut(true));
@@ -84,6 +85,7 @@ export class Faults {
     this.#isOn = false;
     for (const event of this.#planned) event.isCancelled = true;
     this.#planned.clear();
+    this.#modules.network.isLossy = false;
     this.#modules.network.healStalls();
     for (const target of [...this.#down]) this.#restart(target);
   }
@@ -115,7 +117,8 @@ export class Faults {
     const open = network.open();
     if (open.length === 0) return undefined;
     const connection = random.pick(open);
-    network.cut(connection, isSilent);
+    if (isSilent) network.forget(connection.up.from, connection.up.to);
+    else network.cut(connection, false);
     return `${connection.up.from} - ${connection.up.to}`;
   }
 

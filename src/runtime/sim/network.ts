@@ -13,7 +13,7 @@ export interface SimNetworkOptions {
   /** Share of frames that take ten times as long. */
   readonly tailChance?: number;
   readonly bandwidthBytesPerMs?: number;
-  /** Share of sends that find the socket's queue full. */
+  /** Share of sends that find the socket's queue full, where there is a queue. */
   readonly busyChance?: number;
   /** Share of frames that are lost, and their connection with them. */
   readonly lossChance?: number;
@@ -23,6 +23,7 @@ const DEFAULTS: Required<SimNetworkOptions> = {
   latencyMs: [0.1, 1.5], tailChance: 0.01, bandwidthBytesPerMs: 125_000, busyChance: 0, lossChance: 0,
 };
 const TAIL_FACTOR = 10;
+const ROUTING_ID_BYTES = 17;
 /** Share of sends whose outcome is seen only after other things have happened. */
 const LATE_OUTCOME_CHANCE = 0.05;
 /** A stalled direction is looked at again this often, so that it may be healed at any time. */
@@ -42,8 +43,9 @@ interface Flight {
 
 /** One direction of a connection. */
 interface Stream {
-  readonly from: string;
-  readonly to: string;
+  /** Names of nodes; of the listening one, its endpoint until the connection is open. */
+  from: string;
+  to: string;
   readonly flights: Flight[];
   /** Known once the connection is open. */
   receiver: SimProcess | undefined;
@@ -79,7 +81,6 @@ export interface Connection {
 
 interface Recorded {
   readonly endpoint: string;
-  readonly id: Uint8Array;
   readonly parts: readonly Uint8Array[];
 }
 
@@ -98,6 +99,8 @@ export class SimNetwork {
   readonly #recorded: Recorded[] = [];
   /** Whether frames are kept for replays. */
   isRecording = false;
+  /** Whether frames may be lost; not after faults were healed. */
+  isLossy = true;
   #number = 0;
   framesDelivered = 0;
   bytesDelivered = 0;
@@ -137,7 +140,7 @@ export class SimNetwork {
   }
 
   dial(process: SimProcess, dial: DialOptions): Connection {
-    const id = this.#random.bytes(17);
+    const id = this.#random.bytes(ROUTING_ID_BYTES);
     id[0] = 1; // ids that begin with 0 are the listener's own
     const to = this.#bindings.get(dial.endpoint)?.process.name ?? dial.endpoint;
     const connection: Connection = {
@@ -199,12 +202,14 @@ export class SimNetwork {
     this.#over(connection);
   }
 
-  /** Every open connection between two nodes; in order of their making. */
-  between(a: string, b: string): Connection[] {
-    return [...this.#connections].filter(
-      ({ dialer, binding, state }) => state === "open" &&
-        ((dialer.name === a && binding!.process.name === b) || (dialer.name === b && binding!.process.name === a)),
-    );
+  /** Cuts all that is between two nodes, also what is only being opened, and tells nobody. */
+  forget(a: string, b: string): void {
+    for (const connection of [...this.#connections]) {
+      const { from, to } = connection.up;
+      if (!((from === a && to === b) || (from === b && to === a))) continue;
+      if (connection.state === "open") this.cut(connection, true);
+      else this.#over(connection); // the attempt hears nothing, until it is given up
+    }
   }
 
   open(): Connection[] {
@@ -221,16 +226,16 @@ export class SimNetwork {
     this.#stalls.clear();
   }
 
-  /** An old frame comes to its listener once more, under the id of its old connection. @returns whether there was one. */
+  /** An old frame comes to its listener once more, on a connection of its own. @returns whether there was one. */
   replay(): boolean {
     const old = this.#recorded.filter(({ endpoint }) => this.#bindings.has(endpoint));
     if (old.length === 0) return false;
-    const { endpoint, id, parts } = this.#random.pick(old);
+    const { endpoint, parts } = this.#random.pick(old);
     const binding = this.#bindings.get(endpoint)!;
-    if (binding.connections.has(Buffer.from(id).toString("latin1"))) return false; // that would be no old connection
+    const id = this.#random.bytes(ROUTING_ID_BYTES);
     this.#scheduler.at(this.#scheduler.nowMs, EventKind.frame, binding.process, () => {
       this.#log.record(EventKind.frame, binding.process.index, binding.process.name, this.#scheduler.nowMs, -1, "replay", parts);
-      binding.options.onFrame(Uint8Array.from(id), parts.map(copyOf));
+      binding.options.onFrame(id, parts.map(copyOf));
     });
     return true;
   }
@@ -262,9 +267,11 @@ export class SimNetwork {
     connection.binding = binding;
     connection.state = "open";
     up.receiver = binding.process;
+    up.to = binding.process.name;
+    down.from = binding.process.name;
     binding.connections.set(idKey, connection);
     up.deliver = (parts) => {
-      if (this.isRecording) this.#record(dial.endpoint, connection.id, parts);
+      if (this.isRecording) this.#record(dial.endpoint, parts);
       binding.options.onFrame(Uint8Array.from(connection.id), parts);
     };
     up.onEnd = (notify) => {
@@ -285,9 +292,11 @@ export class SimNetwork {
   }
 
   #send(connection: Connection, stream: Stream, sender: SimProcess, parts: readonly Uint8Array[]): Promise<SendOutcome> {
-    if (stream.flights.length >= SOCKET_HIGH_WATER_MARK || this.#random.chance(this.options.busyChance)) return BUSY;
+    const isFull = stream.flights.length >= SOCKET_HIGH_WATER_MARK;
+    if (isFull || (stream.flights.length > 0 && this.#random.chance(this.options.busyChance))) return BUSY;
     if (stream.end === undefined && !stream.isEnded) {
-      if (connection.state === "open" && this.#random.chance(this.options.lossChance)) this.cut(connection, false);
+      const isLost = this.isLossy && connection.state === "open" && this.#random.chance(this.options.lossChance);
+      if (isLost) this.cut(connection, false);
       else this.#take(connection, stream, sender, parts);
     }
     if (!this.#random.chance(LATE_OUTCOME_CHANCE)) return SENT;
@@ -370,9 +379,9 @@ export class SimNetwork {
     return this.#random.chance(this.options.tailChance) ? latencyMs * TAIL_FACTOR : latencyMs;
   }
 
-  #record(endpoint: string, id: Uint8Array, parts: readonly Uint8Array[]): void {
+  #record(endpoint: string, parts: readonly Uint8Array[]): void {
     if (this.#recorded.length >= RECORDED_FRAMES_MAX) this.#recorded.splice(this.#random.below(RECORDED_FRAMES_MAX), 1);
-    this.#recorded.push({ endpoint, id, parts: parts.map(copyOf) });
+    this.#recorded.push({ endpoint, parts: parts.map(copyOf) });
   }
 }
 

@@ -117,6 +117,7 @@ export class SimNode {
     if (process === undefined) return;
     const isPowerLoss = options.isPowerLoss ?? false;
     this.#sim.record(EventKind.crash, process, isPowerLoss ? 1 : 0, undefined);
+    this.#sim.onCrash?.(this, this.#systems);
     this.#process = undefined;
     this.#systems = [];
     this.#sim.scheduler.kill(process);
@@ -126,7 +127,7 @@ export class SimNode {
 
   /** Does not run for so long: timers and frames of that time come late, all at once. */
   stall(forMs: number): void {
-    if (this.#process !== undefined) this.#process.localMs = Math.max(this.#process.localMs, this.#sim.scheduler.nowMs) + forMs;
+    if (this.#process !== undefined) this.#process.localMs = Math.max(this.#process.localMs, this.#sim.scheduler.nowMs + forMs);
   }
 
   #bootOf(process: SimProcess): SimBoot {
@@ -186,6 +187,8 @@ export class SimRuntime {
   readonly network: SimNetwork;
   readonly faults: Faults;
   readonly nodes = new Map<string, SimNode>();
+  /** Told before a node's incarnation is lost. */
+  onCrash: ((node: SimNode, systems: readonly System[]) => void) | undefined;
   readonly #root: SimRandom;
   readonly #log: EventLog;
   readonly #onLog: SimOptions["onLog"];

@@ -37,7 +37,7 @@ export class SimTransport implements Transport {
     });
     return {
       id: connection.id,
-      send: oneAtATime(process, (parts) => network.sendUp(connection, parts)),
+      send: (parts) => whileAlive(process, network.sendUp(connection, parts)),
       close: (isGraceful) => {
         isOver = true;
         network.hangUp(connection, isGraceful);
@@ -59,7 +59,7 @@ export class SimTransport implements Transport {
       channel: (id): Channel => {
         const idKey = Buffer.from(id).toString("latin1");
         return {
-          send: oneAtATime(process, (parts) => network.sendDown(binding, idKey, parts)),
+          send: (parts) => whileAlive(process, network.sendDown(binding, idKey, parts)),
           close: () => undefined, // a listener cannot hang up on one connection
         };
       },
@@ -78,18 +78,7 @@ export class SimTransport implements Transport {
   }
 }
 
-/** Holds the caller to the contract of Channel: one send at a time. */
-function oneAtATime(
-  process: SimProcess,
-  send: (parts: readonly Uint8Array[]) => Promise<SendOutcome>,
-): (parts: readonly Uint8Array[]) => Promise<SendOutcome> {
-  let isSending = false;
-  return async (parts) => {
-    if (!process.isAlive) return NEVER;
-    if (isSending) throw new Error("a channel takes one send at a time: the last has not resolved yet");
-    isSending = true;
-    const outcome = await send(parts);
-    isSending = false;
-    return process.isAlive ? outcome : NEVER;
-  };
+/** No outcome is seen by a process that has died meanwhile. */
+function whileAlive(process: SimProcess, outcome: Promise<SendOutcome>): Promise<SendOutcome> {
+  return outcome.then((value) => (process.isAlive ? value : NEVER));
 }
