@@ -16,7 +16,7 @@ export type { CellReport } from "./core/cell.js";
 export type { CellState } from "./core/lifecycle.js";
 export type { Delivery, MailboxOptions, Overflow, Sender } from "./core/mailbox.js";
 export type { BackoffOptions, Directive, RestartBudgetOptions, Strategy, SupervisionOptions } from "./core/supervision.js";
-export type { DeadLetter, DeadLetterReason } from "./core/dead-letters.js";
+export { DEAD_LETTER_REASONS, type DeadLetter, type DeadLetterReason } from "./core/dead-letters.js";
 export type { ShutdownOptions, ShutdownPhase, ShutdownReport, UnfinishedHook } from "./core/shutdown.js";
 export type { SystemReport } from "./core/system.js";
 export { formatTraceparent, parseTraceparent } from "./core/trace.js";
@@ -25,7 +25,9 @@ export { createSpanRecorder, type RecordedSpan, type SpanRecorder } from "./core
 export type { Clock, Host, Logger, LogFields, Metrics, MetricSample, TaskQueue, TimerHandle } from "./host/host.js";
 export { silentLogger } from "./host/host.js";
 export { MetricsRegistry, createNodeHost } from "./host/node-host.js";
-export { Probe, VirtualClock, seededRandom, settle, type ProbeEntry } from "./testkit.js";
+export {
+  Probe, SeededFault, seededFaults, seededRandom, settle, VirtualClock, type ProbeEntry, type SeededFaults,
+} from "./testkit.js";
 export { MIXED_FAULTS, type SimFaultOptions } from "./sim/faults.js";
 export { simRuntime, SimRuntime, SimNode, type SimBoot, type SimNodeOptions, type SimOptions } from "./sim/sim-runtime.js";
 export type { SimNetworkOptions } from "./sim/network.js";

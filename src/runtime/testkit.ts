@@ -1,8 +1,9 @@
-// Owns: what tests of actors need: a clock that moves only when told, a probe that records what it is sent.
+// Owns: what tests of actors need: a clock that moves only when told, a probe that records what it is sent, faults
+// that come by seed.
 // Public as part of the runtime entry. Invariant: with a VirtualClock no real time passes between cause and effect.
 import { behavior, type Behavior, type Meta } from "./core/behavior.js";
 import type { AnyProtocol, CastName } from "./core/protocol.js";
-import type { Clock, TimerHandle } from "./host/host.js";
+import { randomUnit, type Clock, type TimerHandle } from "./host/host.js";
 
 interface VirtualTimer {
   readonly atMs: number;
@@ -116,4 +117,36 @@ export function seededRandom(seed: number): (sizeBytes: number) => Uint8Array {
       t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
       return ((t ^ (t >>> 14)) >>> 0) & 0xff;
     });
+}
+
+export interface SeededFaults {
+  /** Throws a SeededFault with the rate's probability; `where` is part of its message. */
+  maybeThrow(where: string): void;
+  /** How many were thrown so far. */
+  readonly count: number;
+}
+
+export class SeededFault extends Error {
+  constructor(where: string, number: number) {
+    super(`seeded fault ${number} in ${where}`);
+    this.name = "SeededFault";
+  }
+}
+
+/**
+ * Faults for handlers and factories under test: same seed, same ones.
+ * @param rate share of the calls to `maybeThrow` that throw, 0 to 1
+ */
+export function seededFaults(seed: number, rate: number): SeededFaults {
+  if (!(rate >= 0 && rate <= 1)) throw new TypeError(`the rate of seeded faults must be from 0 to 1, got ${rate}`);
+  const random = seededRandom(seed);
+  let count = 0;
+  return {
+    get count() {
+      return count;
+    },
+    maybeThrow: (where) => {
+      if (randomUnit(random) < rate) throw new SeededFault(where, ++count);
+    },
+  };
 }

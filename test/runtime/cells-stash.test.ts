@@ -52,7 +52,7 @@ function spawnDoor(system: System, options: SpawnOptions = {}, openAfterStart = 
 }
 
 describe("stash", () => {
-  test("stashed messages come back in order and before what arrived since; a stashed call is answered once", async () => {
+  test("stashed messages come back in order, before what arrived since; a stashed call is answered", async () => {
     const system = testSystem();
     const { ref, seen } = spawnDoor(system);
     ref.cast("put", 1);
