@@ -3,7 +3,14 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { z } from "zod";
-import { behavior, createSystem, curveKeys, defineProtocol, Refusal, silentLogger } from "../../dist/runtime/index.js";
+import {
+  behavior,
+  createSystem,
+  curveKeys,
+  defineProtocol,
+  Refusal,
+  silentLogger,
+} from "../../dist/runtime/index.js";
 import { createNodeHost } from "../../dist/runtime/host/node-host.js";
 import { ZeroMqTransport } from "../../dist/runtime/remote/zeromq-transport.js";
 
@@ -25,11 +32,31 @@ const CORPUS_FRAME_BYTES_MAX = 16 * 1024;
 /** One payload of every kind that the wire knows. */
 export function samplePayloads() {
   return [
-    null, true, -1, 2 ** 53 - 1, 1.5e300, "", "ünïcode \u{1F600}", 2n ** 64n, -(2n ** 100n), new Date(1.7e12), new Uint8Array([1, 2, 3]),
-    [], {}, [1, [2, [3, [4]]]], { a: { b: { c: { d: null } } } }, { list: [{ id: 1, name: "x" }, { id: 2, name: "y" }] },
+    null,
+    true,
+    -1,
+    2 ** 53 - 1,
+    1.5e300,
+    "",
+    "ünïcode \u{1F600}",
+    2n ** 64n,
+    -(2n ** 100n),
+    new Date(1.7e12),
+    new Uint8Array([1, 2, 3]),
+    [],
+    {},
+    [1, [2, [3, [4]]]],
+    { a: { b: { c: { d: null } } } },
+    {
+      list: [
+        { id: 1, name: "x" },
+        { id: 2, name: "y" },
+      ],
+    },
     { f32: new Float32Array([1, NaN, -0]), i8: new Int8Array(2000), big: new BigInt64Array([1n, -1n]) },
     [new Float64Array(300), new Uint16Array(1), { deep: [new Uint8Array(1500)] }],
-    "x".repeat(300), Object.fromEntries(Array.from({ length: 40 }, (_, i) => [`key${i}`, i])),
+    "x".repeat(300),
+    Object.fromEntries(Array.from({ length: 40 }, (_, i) => [`key${i}`, i])),
   ];
 }
 
@@ -62,15 +89,27 @@ export async function recordCorpus() {
       close: () => transport.close(),
     };
   };
-  const make = (name) => createSystem({
-    name, logger: silentLogger,
-    transport: async () => recording(await ZeroMqTransport.create(createNodeHost(name, { logger: silentLogger }))),
-  });
+  const make = (name) =>
+    createSystem({
+      name,
+      logger: silentLogger,
+      transport: async () => recording(await ZeroMqTransport.create(createNodeHost(name, { logger: silentLogger }))),
+    });
   const [server, client] = [make("server"), make("client")];
   try {
     const [serverKeys, clientKeys] = [curveKeys(), curveKeys()];
-    const listener = await server.listen({ endpoint: `ipc://${join(directory, "s")}`, keys: serverKeys, allow: "any", plain: true });
-    const connected = await client.connect({ endpoint: listener.endpoint, serverKey: serverKeys.publicKey, keys: clientKeys, plain: true });
+    const listener = await server.listen({
+      endpoint: `ipc://${join(directory, "s")}`,
+      keys: serverKeys,
+      allow: "any",
+      plain: true,
+    });
+    const connected = await client.connect({
+      endpoint: listener.endpoint,
+      serverKey: serverKeys.publicKey,
+      keys: clientKeys,
+      plain: true,
+    });
     await exchange(server, client, connected, clientKeys.publicKey);
   } finally {
     await client.shutdown({ deadlineMs: 1000 });
@@ -86,18 +125,37 @@ export async function recordCorpus() {
 }
 
 async function exchange(server, client, peer, clientId) {
-  const actor = (next) => behavior(Peer, () => ({
-    call: {
-      echo: (message) => message,
-      refuse: () => { throw new Refusal("busy", "later", { inMs: 1 }); },
-      ring: async (left) => (left === 0 ? "end" : (await next().ref(Peer, "peer").call("ring", left - 1)).ok),
-      hang: () => new Promise(() => undefined),
-    },
-    cast: { note: () => undefined, stop: () => undefined },
-  }));
-  const target = server.spawn(actor(() => server.peer(clientId)), { name: "peer" });
-  server.spawn(actor(() => server.peer(clientId)), { name: "held" });
-  client.spawn(actor(() => peer), { name: "peer" });
+  const actor = (next) =>
+    behavior(Peer, () => ({
+      call: {
+        echo: (message) => message,
+        refuse: () => {
+          throw new Refusal("busy", "later", { inMs: 1 });
+        },
+        ring: async (left) =>
+          left === 0
+            ? "end"
+            : (
+                await next()
+                  .ref(Peer, "peer")
+                  .call("ring", left - 1)
+              ).ok,
+        hang: () => new Promise(() => undefined),
+      },
+      cast: { note: () => undefined, stop: () => undefined },
+    }));
+  const target = server.spawn(
+    actor(() => server.peer(clientId)),
+    { name: "peer" },
+  );
+  server.spawn(
+    actor(() => server.peer(clientId)),
+    { name: "held" },
+  );
+  client.spawn(
+    actor(() => peer),
+    { name: "peer" },
+  );
   const ref = peer.ref(Peer, "peer");
   for (const payload of samplePayloads()) {
     ref.cast("note", payload);

@@ -14,8 +14,10 @@ const number = (name, fallback) => {
   return value;
 };
 if (args.includes("--help")) {
-  console.log("Usage: node [--expose-gc] bench/runtime/fuzz.mjs [--cases N] [--seed S] [--from CASE]\n" +
-    "Runs N cases (default 100000) from case CASE on; prints a line of JSON; exit code 1 on a finding.");
+  console.log(
+    "Usage: node [--expose-gc] bench/runtime/fuzz.mjs [--cases N] [--seed S] [--from CASE]\n" +
+      "Runs N cases (default 100000) from case CASE on; prints a line of JSON; exit code 1 on a finding.",
+  );
   process.exit(0);
 }
 const cases = number("--cases", 100_000);
@@ -59,8 +61,15 @@ while (done < cases && findings.length < FINDINGS_MAX) {
   }
 }
 const seconds = (performance.now() - startMs) / 1000;
-console.log(JSON.stringify({
-  cases: done, seed, seconds: Number(seconds.toFixed(1)), ...fuzzer.outcomes, slowestMs: Number(fuzzer.slowestMs.toFixed(1)),
-  liveGrowthBytes: globalThis.gc === undefined ? null : liveBytes() - startBytes, findings: findings.length,
-}));
+console.log(
+  JSON.stringify({
+    cases: done,
+    seed,
+    seconds: Number(seconds.toFixed(1)),
+    ...fuzzer.outcomes,
+    slowestMs: Number(fuzzer.slowestMs.toFixed(1)),
+    liveGrowthBytes: globalThis.gc === undefined ? null : liveBytes() - startBytes,
+    findings: findings.length,
+  }),
+);
 process.exitCode = findings.length > 0 ? 1 : 0;

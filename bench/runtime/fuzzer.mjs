@@ -29,7 +29,11 @@ const INPUT_BYTES_MAX = 64 * 1024;
 class Random {
   #state = 0;
   start(seed, number) {
-    this.#state = (Math.imul(seed ^ 0x9e3779b9, 0x85ebca6b) ^ Math.imul(number + 1, 0xc2b2ae35) ^ Math.floor(number / 2 ** 32)) >>> 0;
+    this.#state =
+      (Math.imul(seed ^ 0x9e3779b9, 0x85ebca6b) ^
+        Math.imul(number + 1, 0xc2b2ae35) ^
+        Math.floor(number / 2 ** 32)) >>>
+      0;
   }
   u32() {
     this.#state = (this.#state + 0x6d2b79f5) >>> 0;
@@ -49,10 +53,29 @@ class Random {
   }
 }
 
-const INTERESTING_U8 = [0, 1, 0x0f, 0x10, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc4, 0xc7, 0xd4, 0xd8, 0xd9, 0xdc, 0xdd, 0xde, 0xdf, 0xff];
-const INTERESTING_U32 = [0, 1, 7, 8, 255, 256, 257, 0x7fff, 0xffff, 0x10000, 0x400000, 0x7fffffff, 0x80000000, 0xfffffff8, 0xffffffff];
+const INTERESTING_U8 = [
+  0, 1, 0x0f, 0x10, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc4, 0xc7, 0xd4, 0xd8, 0xd9, 0xdc, 0xdd,
+  0xde, 0xdf, 0xff,
+];
+const INTERESTING_U32 = [
+  0, 1, 7, 8, 255, 256, 257, 0x7fff, 0xffff, 0x10000, 0x400000, 0x7fffffff, 0x80000000, 0xfffffff8, 0xffffffff,
+];
 const INTERESTING_F64 = [0, -0, 1, -1, 0.5, NaN, Infinity, -Infinity, 2 ** 31, 2 ** 32, 2 ** 53, 2 ** 53 + 2, 1e308];
-const KEYS = ["__proto__", "constructor", "prototype", "toString", "length", "hasOwnProperty", "__defineGetter__", "then", "0", "-1", "4294967295", "", "a"];
+const KEYS = [
+  "__proto__",
+  "constructor",
+  "prototype",
+  "toString",
+  "length",
+  "hasOwnProperty",
+  "__defineGetter__",
+  "then",
+  "0",
+  "-1",
+  "4294967295",
+  "",
+  "a",
+];
 
 /** Everything that a mutation may do to bytes: flips, known edges, lies about lengths, cuts, splices, repeats. */
 function mutate(random, input, corpus) {
@@ -60,18 +83,31 @@ function mutate(random, input, corpus) {
   for (let rounds = 1 + random.below(4); rounds > 0; rounds--) {
     const at = bytes.length === 0 ? 0 : random.below(bytes.length);
     switch (random.below(10)) {
-      case 0: case 1: if (bytes.length > 0) bytes[at] ^= 1 << random.below(8); break;
-      case 2: if (bytes.length > 0) bytes[at] = random.pick(INTERESTING_U8); break;
-      case 3: if (bytes.length > 0) bytes[at] = random.u32(); break;
+      case 0:
+      case 1:
+        if (bytes.length > 0) bytes[at] ^= 1 << random.below(8);
+        break;
+      case 2:
+        if (bytes.length > 0) bytes[at] = random.pick(INTERESTING_U8);
+        break;
+      case 3:
+        if (bytes.length > 0) bytes[at] = random.u32();
+        break;
       case 4: {
         const value = random.pick(INTERESTING_U32);
         const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.length);
         if (at + 4 <= bytes.length) view.setUint32(at, value, random.chance(2));
         break;
       }
-      case 5: bytes = bytes.slice(0, at); break;
-      case 6: bytes = join(bytes.subarray(0, at), bytes.subarray(Math.min(bytes.length, at + 1 + random.below(16)))); break;
-      case 7: bytes = join(bytes.subarray(0, at), bytes.subarray(at, at + 1 + random.below(64)), bytes.subarray(at)); break;
+      case 5:
+        bytes = bytes.slice(0, at);
+        break;
+      case 6:
+        bytes = join(bytes.subarray(0, at), bytes.subarray(Math.min(bytes.length, at + 1 + random.below(16))));
+        break;
+      case 7:
+        bytes = join(bytes.subarray(0, at), bytes.subarray(at, at + 1 + random.below(64)), bytes.subarray(at));
+        break;
       case 8: {
         const other = random.pick(corpus);
         bytes = join(bytes.subarray(0, at), other.subarray(other.length === 0 ? 0 : random.below(other.length)));
@@ -149,17 +185,27 @@ class MsgpackWriter {
     if (bytes.length > 4000) return void bytes.push(0xc0);
     const isDeep = depth > DEPTH_MAX + 2;
     switch (isDeep ? random.below(4) : random.below(14)) {
-      case 0: bytes.push(random.u32() & 0x7f); break;
-      case 1: this.text(); break;
-      case 2: bytes.push(0xc0); break;
-      case 3: bytes.push(0xcb, ...Array.from({ length: 8 }, () => random.u32() & 255)); break;
-      case 4: case 5: {
+      case 0:
+        bytes.push(random.u32() & 0x7f);
+        break;
+      case 1:
+        this.text();
+        break;
+      case 2:
+        bytes.push(0xc0);
+        break;
+      case 3:
+        bytes.push(0xcb, ...Array.from({ length: 8 }, () => random.u32() & 255));
+        break;
+      case 4:
+      case 5: {
         const count = random.below(5);
         bytes.push(0x90 | (random.chance(20) ? 15 : count));
         for (let i = 0; i < count; i++) this.value(depth + 1);
         break;
       }
-      case 6: case 7: {
+      case 6:
+      case 7: {
         const count = random.below(4);
         bytes.push(0x80 | (random.chance(20) ? 15 : count));
         for (let i = 0; i < count; i++) {
@@ -169,19 +215,22 @@ class MsgpackWriter {
         }
         break;
       }
-      case 8: { // a chain of single-element lists
+      case 8: {
+        // a chain of single-element lists
         const length = random.below(2 * DEPTH_MAX);
         for (let i = 0; i < length; i++) bytes.push(0x91);
         bytes.push(1);
         break;
       }
-      case 9: { // any extension
+      case 9: {
+        // any extension
         bytes.push(random.pick([0xd4, 0xd5, 0xd6, 0xd7, 0xd8, 0xc7, 0xc8, 0xc9]));
         bytes.push(random.pick([0, 0x42, 0xff, 0x72, 0x73, 0x65, 0x78, 0x74, 0x62, 4, random.u32() & 255]));
         for (let i = random.below(18); i > 0; i--) bytes.push(random.u32() & 255);
         break;
       }
-      case 10: { // a length of 1, 2 or 4 bytes that may lie
+      case 10: {
+        // a length of 1, 2 or 4 bytes that may lie
         const size = random.below(20);
         const width = random.pick([1, 2, 4]);
         const type = { 1: [0xc4, 0xd9], 2: [0xc5, 0xda, 0xdc, 0xde], 4: [0xc6, 0xdb, 0xdd, 0xdf] }[width];
@@ -191,9 +240,14 @@ class MsgpackWriter {
         for (let i = 0; i < size; i++) bytes.push(random.u32() & 255);
         break;
       }
-      case 11: bytes.push(random.u32() & 255); break;
-      case 12: bytes.push(0xd6, 0xff, 0, 0, 0, random.u32() & 255); break;
-      default: bytes.push(random.pick([0xc2, 0xc3, 0xe0, 0xff]));
+      case 11:
+        bytes.push(random.u32() & 255);
+        break;
+      case 12:
+        bytes.push(0xd6, 0xff, 0, 0, 0, random.u32() & 255);
+        break;
+      default:
+        bytes.push(random.pick([0xc2, 0xc3, 0xe0, 0xff]));
     }
   }
 }
@@ -222,7 +276,12 @@ export class Fuzzer {
   #random = new Random();
   #codec = new Codec();
   #host = createNodeHost("fuzz", {
-    logger: { ...silentLogger, error: (message, fields) => { throw new Error(`${message}: ${fields?.error?.stack ?? fields?.error}`); } },
+    logger: {
+      ...silentLogger,
+      error: (message, fields) => {
+        throw new Error(`${message}: ${fields?.error?.stack ?? fields?.error}`);
+      },
+    },
   });
   #system = new SystemCore("fuzz", this.#host);
   #keys = curveKeys();
@@ -241,14 +300,37 @@ export class Fuzzer {
     this.seed = seed;
     this.corpus = corpus;
     this.#frames = corpus.lanes.flat();
-    const recorded = this.#frames.filter((parts) => parts[0][1] === FrameKind.records)
-      .flatMap((parts) => splitRecords(parts[0], readHeader(parts[0]).count).map(({ body }) => Uint8Array.from(body)));
+    const recorded = this.#frames
+      .filter((parts) => parts[0][1] === FrameKind.records)
+      .flatMap((parts) =>
+        splitRecords(parts[0], readHeader(parts[0]).count).map(({ body }) => Uint8Array.from(body)),
+      );
     const packr = new Packr({ useRecords: false });
-    this.#bodies = [...recorded, ...samplePayloads().map((payload) => Uint8Array.from(this.#codec.encode([1, payload, null, "a"]).body)),
+    this.#bodies = [
+      ...recorded,
+      ...samplePayloads().map((payload) => Uint8Array.from(this.#codec.encode([1, payload, null, "a"]).body)),
       // What other msgpack encoders may produce and this wire must refuse.
-      Uint8Array.from(new Packr({ useRecords: true }).pack([1, [{ a: 1, b: 2 }, { a: 1, b: 2 }], null])),
-      Uint8Array.from(new Packr({ moreTypes: true, structuredClone: true }).pack([1, [new Set([1]), /x/, new Map([[1, 2]])], null])),
-      Uint8Array.from(packr.pack([1, JSON.parse('{"__proto__": {"polluted": 1}, "constructor": {"prototype": {"polluted": 1}}}'), null]))];
+      Uint8Array.from(
+        new Packr({ useRecords: true }).pack([
+          1,
+          [
+            { a: 1, b: 2 },
+            { a: 1, b: 2 },
+          ],
+          null,
+        ]),
+      ),
+      Uint8Array.from(
+        new Packr({ moreTypes: true, structuredClone: true }).pack([1, [new Set([1]), /x/, new Map([[1, 2]])], null]),
+      ),
+      Uint8Array.from(
+        packr.pack([
+          1,
+          JSON.parse('{"__proto__": {"polluted": 1}, "constructor": {"prototype": {"polluted": 1}}}'),
+          null,
+        ]),
+      ),
+    ];
     const canary = [4, { text: "canary", list: [1, { a: null }], bytes: new Uint8Array([1, 2]) }, null, "x", 7];
     this.#canaryBytes = Uint8Array.from(this.#codec.encode(canary).body);
     this.#canaryText = JSON.stringify(this.#codec.decode(this.#canaryBytes));
@@ -267,14 +349,16 @@ export class Fuzzer {
   run(number) {
     const finding = this.#runOnce(number);
     // On a busy machine a case may just have had to wait: only what is slow each time is slow.
-    return finding?.isSlow === true ? (this.#runOnce(number) && this.#runOnce(number)) : finding;
+    return finding?.isSlow === true ? this.#runOnce(number) && this.#runOnce(number) : finding;
   }
 
   #runOnce(number) {
     this.#random.start(this.seed, number);
     // One in 2,048 cases costs a Diffie-Hellman exchange.
     const isAcceptor = this.#random.below(2048) === 0;
-    const [, name, target] = isAcceptor ? [0, "acceptor", () => this.#acceptor()] : this.targets[this.#random.pick(this.weights)];
+    const [, name, target] = isAcceptor
+      ? [0, "acceptor", () => this.#acceptor()]
+      : this.targets[this.#random.pick(this.weights)];
     this.#input = undefined;
     const startMs = performance.now();
     let problem;
@@ -291,7 +375,9 @@ export class Fuzzer {
     if (isSlow) problem = `took ${ms.toFixed(0)} ms`;
     if (problem === undefined) problem = this.#check(number);
     if (problem === undefined) return undefined;
-    const input = [this.#input].flat(2).map((part) => (part instanceof Uint8Array ? Buffer.from(part).toString("hex") : String(part)));
+    const input = [this.#input]
+      .flat(2)
+      .map((part) => (part instanceof Uint8Array ? Buffer.from(part).toString("hex") : String(part)));
     return { case: number, seed: this.seed, target: name, problem, isSlow, input };
   }
 
@@ -301,7 +387,8 @@ export class Fuzzer {
     if (number % CANARY_EVERY === 0 && JSON.stringify(this.#codec.decode(this.#canaryBytes)) !== this.#canaryText) {
       return "a good record decodes differently after hostile ones";
     }
-    if (number % PROTOTYPES_EVERY === 0 && prototypeNames() !== this.#prototypes) return "a built-in prototype has changed";
+    if (number % PROTOTYPES_EVERY === 0 && prototypeNames() !== this.#prototypes)
+      return "a built-in prototype has changed";
     return undefined;
   }
 
@@ -314,14 +401,19 @@ export class Fuzzer {
     const sizes = tensorSizes(record[2]);
     const total = sizes.reduce((sum, size) => sum + size, 0);
     if (total > TENSOR_BYTES_MAX) return;
-    attachTensors(record, sizes.map((size) => new Uint8Array(size)));
+    attachTensors(
+      record,
+      sizes.map((size) => new Uint8Array(size)),
+    );
     assertPlain(record);
     readRecord(record);
   }
 
   #frame() {
     const random = this.#random;
-    const source = random.chance(5) ? Uint8Array.from({ length: random.below(200) }, () => random.u32()) : random.pick(this.#frames)[0];
+    const source = random.chance(5)
+      ? Uint8Array.from({ length: random.below(200) }, () => random.u32())
+      : random.pick(this.#frames)[0];
     const frame = mutate(random, source, this.#bodies);
     this.#input = frame;
     const header = readHeader(frame);
@@ -350,7 +442,8 @@ export class Fuzzer {
     for (let length = 1 + random.below(lengthMax); length > 0; length--) {
       if (random.chance(6)) at = random.below(lane.length);
       let parts = random.chance(5) ? this.#transferFrame() : lane[at++ % lane.length];
-      if (random.chance(4)) parts = parts.map((part) => (random.chance(2) ? mutate(random, part, this.#bodies) : part));
+      if (random.chance(4))
+        parts = parts.map((part) => (random.chance(2) ? mutate(random, part, this.#bodies) : part));
       if (random.chance(40)) parts = [...parts, new Uint8Array(random.below(20))];
       if (random.chance(40)) parts = parts.slice(1);
       if (random.chance(30) && frames.length > 0) parts = random.pick(frames);
@@ -399,7 +492,8 @@ export class Fuzzer {
     const link = new Link(
       { nodeId: "00", incarnation: "00", endpoint: "ipc:///x", chunkBytes: 4096, isDialer: random.chance(2) },
       {
-        host: this.#host, channels: [new MemoryChannel(), new MemoryChannel(), new MemoryChannel()],
+        host: this.#host,
+        channels: [new MemoryChannel(), new MemoryChannel(), new MemoryChannel()],
         events: { onRecord: (record) => void readRecord(record), onEnd: () => void (ends += 1) },
       },
     );
@@ -431,5 +525,6 @@ export class Fuzzer {
 
 function prototypeNames() {
   return [Object, Array, Function, Date, Uint8Array, Float32Array, String, Number, Boolean, BigInt, Promise, Map, Set]
-    .map((each) => `${Reflect.ownKeys(each.prototype).map(String)};${Reflect.ownKeys(each).map(String)}`).join("|");
+    .map((each) => `${Reflect.ownKeys(each.prototype).map(String)};${Reflect.ownKeys(each).map(String)}`)
+    .join("|");
 }

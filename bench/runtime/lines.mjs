@@ -12,6 +12,7 @@ import {
   ray,
   socket,
   socketInPlace,
+  within,
   zeromq,
   zeromqFresh,
 } from "./sides.mjs";
@@ -25,6 +26,10 @@ const CHUNKS = [
 const WRITES = [[], ["--write", "1048576"]];
 const FRAMES = [[], ["--hwm"], ["--dealer"]];
 const ASKS = [[], ["--dealer"]];
+const TRACES = [
+  { side: within("untraced", "ours without trace branches"), floor: 0.97 },
+  { side: within("traced", "ours with a span recorder") },
+];
 const perSecond = (unit) => [{ key: "perSecond", cpuKey: "perCpuSecond", unit }];
 const latencies = [
   { key: "p50Us", title: "p50", unit: "us", isLower: true },
@@ -198,5 +203,26 @@ export const lines = [
     rows: perSecond("GB/s"),
     ours: ours.remote("bulk", "--endpoint", "ipc"),
     peers: [{ side: ray(), floor: 10, keys: { perSecond: "gigabytesPerSecond" } }],
+  },
+  {
+    name: "trace-cast",
+    title: "local cast, tracing off",
+    rows: perSecond("msg/s"),
+    ours: ours.trace("cast"),
+    peers: TRACES,
+  },
+  {
+    name: "trace-ask",
+    title: "local ask, tracing off",
+    rows: perSecond("ask/s"),
+    ours: ours.trace("ask"),
+    peers: TRACES,
+  },
+  {
+    name: "trace-ask-window",
+    title: "local ask, 100 at once, tracing off",
+    rows: perSecond("ask/s"),
+    ours: ours.trace("askWindow"),
+    peers: TRACES,
   },
 ];

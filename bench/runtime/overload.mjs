@@ -9,7 +9,9 @@ import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { behavior, createSystem, curveKeys, defineProtocol, silentLogger } from "../../dist/runtime/index.js";
 
-const Sink = defineProtocol("sink", 1, { cast: { take: z.object({ key: z.number(), data: z.instanceof(Uint8Array) }) } });
+const Sink = defineProtocol("sink", 1, {
+  cast: { take: z.object({ key: z.number(), data: z.instanceof(Uint8Array) }) },
+});
 const POLICIES = ["reject", "drop-oldest", "drop-newest", "conflate", "wait"];
 /** One message costs the consumer this much, so it can handle 2,000 a second at the very most. */
 const HANDLER_MS = 0.5;
@@ -32,15 +34,23 @@ async function consume() {
   const overflow = policy === "conflate" ? { conflate: (_name, { key }) => String(key) } : policy;
   const take = () => {
     const endMs = performance.now() + HANDLER_MS;
-    while (performance.now() < endMs) { /* the work */ }
+    while (performance.now() < endMs) {
+      /* the work */
+    }
   };
-  system.spawn(behavior(Sink, () => ({ cast: { take } })), { name: "sink", mailbox: { capacity: CAPACITY, overflow } });
+  system.spawn(
+    behavior(Sink, () => ({ cast: { take } })),
+    { name: "sink", mailbox: { capacity: CAPACITY, overflow } },
+  );
   await system.listen({ endpoint, keys, allow: "any" });
   process.on("message", (question) => {
     if (question === "end") return void system.shutdown().then(() => process.disconnect());
     const [sink] = system.tree();
     process.send({
-      depth: sink.queueDepth, processed: sink.processed, deadLetters: system.deadLetters.counts(), rssBytes: process.memoryUsage().rss,
+      depth: sink.queueDepth,
+      processed: sink.processed,
+      deadLetters: system.deadLetters.counts(),
+      rssBytes: process.memoryUsage().rss,
     });
   });
   process.send("ready");
@@ -52,7 +62,9 @@ async function main() {
   const seconds = Number(value("--seconds") ?? 5);
   const policies = (value("--policies") ?? POLICIES.join()).split(",");
   if (!(seconds > 0 && seconds <= 3600) || policies.some((each) => !POLICIES.includes(each))) {
-    console.error(`Usage: node bench/runtime/overload.mjs [--seconds 1..3600] [--policies ${POLICIES.join()}] [--json]`);
+    console.error(
+      `Usage: node bench/runtime/overload.mjs [--seconds 1..3600] [--policies ${POLICIES.join()}] [--json]`,
+    );
     process.exit(2);
   }
   const results = [];
@@ -60,9 +72,11 @@ async function main() {
     const result = await overload(policy, seconds);
     results.push(result);
     const { ratio, controlP99Ms, rssMiB, rssGrowthMiB, depthMax, sent, refused, handled, dropped, lost } = result;
-    console.error(`${policy.padEnd(12)} ${ratio.toFixed(1)}x  control p99 ${controlP99Ms.toFixed(1)} ms  RSS ${rssMiB.join(" ")} MiB ` +
-      `(growth ${rssGrowthMiB.toFixed(1)})  deepest queue ${depthMax}  sent ${sent} = refused at the sender ${refused} + handled ${handled} + ` +
-      `dropped ${JSON.stringify(dropped)} + lost ${lost}`);
+    console.error(
+      `${policy.padEnd(12)} ${ratio.toFixed(1)}x  control p99 ${controlP99Ms.toFixed(1)} ms  RSS ${rssMiB.join(" ")} MiB ` +
+        `(growth ${rssGrowthMiB.toFixed(1)})  deepest queue ${depthMax}  sent ${sent} = refused at the sender ${refused} + handled ${handled} + ` +
+        `dropped ${JSON.stringify(dropped)} + lost ${lost}`,
+    );
   }
   console.log(JSON.stringify({ seconds, loadAverage: loadavg()[0], results }));
 }
@@ -75,10 +89,11 @@ async function overload(policy, seconds) {
   consumer.send({ endpoint, keys: consumerKeys, policy });
   await new Promise((resolve) => consumer.once("message", resolve));
   let state;
-  const ask = () => new Promise((resolve) => {
-    consumer.once("message", (answer) => resolve((state = answer)));
-    consumer.send("state");
-  });
+  const ask = () =>
+    new Promise((resolve) => {
+      consumer.once("message", (answer) => resolve((state = answer)));
+      consumer.send("state");
+    });
   const system = createSystem({ name: "producer", logger: silentLogger });
   const peer = await system.connect({ endpoint, serverKey: consumerKeys.publicKey, keys });
   const sink = peer.ref(Sink, "sink");
@@ -117,7 +132,11 @@ async function overload(policy, seconds) {
     const dropped = { overflow, conflated, undeliverable, malformed };
     return { dropped, lost: sent - refused - state.processed - overflow - conflated - undeliverable - malformed };
   };
-  for (const limitMs = performance.now() + DRAIN_MS_MAX; performance.now() < limitMs; await new Promise((resolve) => setTimeout(resolve, 50))) {
+  for (
+    const limitMs = performance.now() + DRAIN_MS_MAX;
+    performance.now() < limitMs;
+    await new Promise((resolve) => setTimeout(resolve, 50))
+  ) {
     await ask();
     if (account().lost === 0) break;
   }
@@ -128,10 +147,20 @@ async function overload(policy, seconds) {
   const mib = (bytes) => Math.round(bytes / 2 ** 20);
   const warm = Math.ceil(rssBytes.length * WARM_UP_SHARE);
   return {
-    policy, sent, refused, handled: state.processed, ...account(), depthMax, outboxBytesMax, samples: roundTripsMs.length,
+    policy,
+    sent,
+    refused,
+    handled: state.processed,
+    ...account(),
+    depthMax,
+    outboxBytesMax,
+    samples: roundTripsMs.length,
     ratio: sent / tookSeconds / (processed / tookSeconds),
-    controlP50Ms: quantile(roundTripsMs, 0.5), controlP99Ms: quantile(roundTripsMs, 0.99),
-    rssMiB: [0, 0.25, 0.5, 0.75, 1].map((share) => mib(rssBytes[Math.min(rssBytes.length - 1, Math.floor(share * rssBytes.length))])),
+    controlP50Ms: quantile(roundTripsMs, 0.5),
+    controlP99Ms: quantile(roundTripsMs, 0.99),
+    rssMiB: [0, 0.25, 0.5, 0.75, 1].map((share) =>
+      mib(rssBytes[Math.min(rssBytes.length - 1, Math.floor(share * rssBytes.length))]),
+    ),
     /** Of the largest value after the warm-up over the largest during it. */
     rssGrowthMiB: (Math.max(...rssBytes.slice(warm)) - Math.max(...rssBytes.slice(0, warm))) / 2 ** 20,
   };

@@ -28,7 +28,10 @@ const peer =
       node([join(peersFolder, file), measure, "--seconds", String(seconds), ...args, ...variant]),
   });
 
-export const ours = { local: js(here, "local.mjs"), remote: js(here, "remote.mjs") };
+export const ours = { local: js(here, "local.mjs"), trace: js(here, "trace.mjs"), remote: js(here, "remote.mjs") };
+/** A peer that our own side measures in its own process, turn by turn, and reports beside itself. */
+export const within = (name, title) => ({ name, title, variants: [[]], isWithin: true });
+
 export const nact = peer("nact", "nact", "nact.mjs");
 export const effect = peer("effect", "Effect", "effect.mjs");
 export const comedy = peer("comedy", "comedy", "comedy.mjs");

@@ -39,16 +39,20 @@ function echo() {
       call: {
         echo: (message) => message,
         tensor: ({ x }) => ({ x }),
-        crash: () => { throw new Error("crash"); },
+        crash: () => {
+          throw new Error("crash");
+        },
       },
       cast: { note: () => ctx.pipeToSelf(Promise.resolve(1), () => undefined) },
     };
   });
 }
 
-const spawnEcho = (system, name) => system.spawn(echo(), {
-  name, supervision: { maxRestarts: 1_000_000, withinMs: 1000, backoff: { initialMs: 1, maxMs: 1 } },
-});
+const spawnEcho = (system, name) =>
+  system.spawn(echo(), {
+    name,
+    supervision: { maxRestarts: 1_000_000, withinMs: 1000, backoff: { initialMs: 1, maxMs: 1 } },
+  });
 
 async function checkpoint(system) {
   // Two rounds: what the first one frees may hold the last reference to more.
@@ -61,7 +65,16 @@ async function checkpoint(system) {
   for (const name of process.getActiveResourcesInfo()) resources[name] = (resources[name] ?? 0) + 1;
   const { actors, callsPending } = system.inspect();
   const count = (each) => each.reduce((sum, actor) => sum + 1 + count(actor.children), 0);
-  return { heapUsed, external, arrayBuffers, rss, resources, actors: count(actors), callsPending, links: system.links().length };
+  return {
+    heapUsed,
+    external,
+    arrayBuffers,
+    rss,
+    resources,
+    actors: count(actors),
+    callsPending,
+    links: system.links().length,
+  };
 }
 
 if (process.argv[2] === "child") await child();
@@ -89,7 +102,12 @@ async function main() {
   }
   const directory = mkdtempSync(join(tmpdir(), "soak-"));
   const keys = curveKeys();
-  const makeNode = (name) => ({ name, keys: curveKeys(), endpoint: `ipc://${join(directory, name)}`, child: undefined });
+  const makeNode = (name) => ({
+    name,
+    keys: curveKeys(),
+    endpoint: `ipc://${join(directory, name)}`,
+    child: undefined,
+  });
   const start = async (node) => {
     node.child = fork(fileURLToPath(import.meta.url), ["child"], { execArgv: ["--expose-gc"] });
     node.child.send({ endpoint: node.endpoint, keys: node.keys, driver: keys.publicKey });
@@ -121,9 +139,11 @@ async function main() {
     for (let i = 0; i < 100; i++, totals.casts += 1) ref.cast("note", { i, text: "soak" });
     for (let i = 0; i < 20; i++) waiting.push(call(ref, "echo", { i, list: [1, 2, 3] }, { timeoutMs: 5000 }));
     totals.tensors += 1;
-    waiting.push(call(ref, "tensor", { x }, { timeoutMs: 5000 }).then((answer) => {
-      if (answer.ok && answer.value.x.length !== TENSOR_LENGTH) throw new Error("a tensor of another length");
-    }));
+    waiting.push(
+      call(ref, "tensor", { x }, { timeoutMs: 5000 }).then((answer) => {
+        if (answer.ok && answer.value.x.length !== TENSOR_LENGTH) throw new Error("a tensor of another length");
+      }),
+    );
     const abort = new AbortController();
     waiting.push(call(ref, "echo", 1, { signal: abort.signal, timeoutMs: 5000 }));
     abort.abort();
@@ -168,7 +188,9 @@ async function main() {
   const quiet = async () => {
     const endMs = performance.now() + QUIET_MS_MAX;
     for (;;) {
-      const answers = await Promise.all([steady, victim].map((node) => call(refOf(node), "echo", 1, { timeoutMs: 2000 })));
+      const answers = await Promise.all(
+        [steady, victim].map((node) => call(refOf(node), "echo", 1, { timeoutMs: 2000 })),
+      );
       if (answers.every((answer) => answer.ok) && system.inspect().callsPending === 0) break;
       if (performance.now() > endMs) throw new Error("the links did not come back");
       await new Promise((resolve) => setTimeout(resolve, 50));
@@ -183,15 +205,18 @@ async function main() {
     steady.child.send("checkpoint");
     points.push({ driver: await checkpoint(system), steady: await answerOf(steady) });
     const { driver, steady: other } = points.at(-1);
-    console.error(`part ${part}: heap ${mib(driver.heapUsed)} and ${mib(other.heapUsed)} MiB, external ${mib(driver.external)} and ` +
-      `${mib(other.external)}, RSS ${mib(driver.rss)} and ${mib(other.rss)}, ${JSON.stringify(driver.resources)} ${JSON.stringify(totals)}`);
+    console.error(
+      `part ${part}: heap ${mib(driver.heapUsed)} and ${mib(other.heapUsed)} MiB, external ${mib(driver.external)} and ` +
+        `${mib(other.external)}, RSS ${mib(driver.rss)} and ${mib(other.rss)}, ${JSON.stringify(driver.resources)} ${JSON.stringify(totals)}`,
+    );
   }
 
   const problems = [];
   for (const who of ["driver", "steady"]) {
     const [first, last] = [points[0][who], points.at(-1)[who]];
     const grown = (field, limit) => {
-      if (last[field] - first[field] > limit) problems.push(`${who}: ${field} grew by ${last[field] - first[field]} bytes`);
+      if (last[field] - first[field] > limit)
+        problems.push(`${who}: ${field} grew by ${last[field] - first[field]} bytes`);
     };
     grown("heapUsed", HEAP_GROWTH_BYTES_MAX);
     grown("external", EXTERNAL_GROWTH_BYTES_MAX);
@@ -204,7 +229,8 @@ async function main() {
       if (after > before) problems.push(`${who}: ${name} went from ${before} to ${after}`);
     }
   }
-  if (totals.watches !== totals.watchesFired) problems.push(`${totals.watches} watches fired ${totals.watchesFired} times`);
+  if (totals.watches !== totals.watchesFired)
+    problems.push(`${totals.watches} watches fired ${totals.watchesFired} times`);
 
   const exits = [steady, victim].map(({ child }) => new Promise((resolve) => child.once("exit", resolve)));
   for (const { child } of [steady, victim]) child.send("end");
@@ -217,11 +243,19 @@ async function main() {
   const left = process.getActiveResourcesInfo().filter((name) => !/Pipe|TTY/.test(name));
   if (left.length > 0) problems.push(`after the shutdown there are ${left}`);
   const growth = (who) => ({
-    heapBytes: points.at(-1)[who].heapUsed - points[0][who].heapUsed, externalBytes: points.at(-1)[who].external - points[0][who].external,
+    heapBytes: points.at(-1)[who].heapUsed - points[0][who].heapUsed,
+    externalBytes: points.at(-1)[who].external - points[0][who].external,
   });
-  console.log(JSON.stringify({
-    minutes, loadAverage: loadavg()[0], totals, outcomes, growth: { driver: growth("driver"), steady: growth("steady") }, problems,
-  }));
+  console.log(
+    JSON.stringify({
+      minutes,
+      loadAverage: loadavg()[0],
+      totals,
+      outcomes,
+      growth: { driver: growth("driver"), steady: growth("steady") },
+      problems,
+    }),
+  );
   process.exitCode = problems.length > 0 ? 1 : 0; // and no process.exit: ending by itself is part of the test
 }
 

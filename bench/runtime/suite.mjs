@@ -45,14 +45,15 @@ async function measure({ line, peers, runs, seconds, versions, progress }) {
   for (const peer of peers) await choose(peer, line, seconds);
   for (let i = 0; i < runs && failure === undefined; i++) {
     try {
-      const { values } = await line.ours.start(seconds, []);
+      const { values, others } = await line.ours.start(seconds, []);
       mine.push(values);
+      for (const peer of peers) if (peer.side.isWithin) (peer.values ??= []).push(others[peer.side.name]);
     } catch (error) {
       failure = error.message;
       break;
     }
     for (const peer of peers) {
-      if (peer.reason !== undefined) continue;
+      if (peer.reason !== undefined || peer.side.isWithin) continue;
       try {
         const { values, version } = await peer.side.start(seconds, peer.variant);
         (peer.values ??= []).push(renamed(values, peer.keys));

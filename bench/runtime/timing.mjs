@@ -9,15 +9,17 @@ const GO_MS_MIN = 20;
 export const STREAM_GO_MS_MIN = 200;
 const WARM_UP_SHARE = 0.4;
 
-/** `--seconds N` and the measure's name, as each side is started. */
+/**
+ * `--seconds N` and the measure's name, as each side is started.
+ * @param measures the names there are, or an object that has them as keys
+ */
 export function sideArguments(measures) {
   const [measure, ...rest] = process.argv.slice(2);
   const value = (name, fallback) => (rest.includes(name) ? rest[rest.indexOf(name) + 1] : fallback);
   const seconds = Number(value("--seconds", "1"));
-  if (!Object.hasOwn(measures, measure ?? "") || !(seconds > 0)) {
-    console.error(
-      `Expected one of ${Object.keys(measures).join(", ")} and --seconds N, got: ${process.argv.slice(2).join(" ")}`,
-    );
+  const names = Array.isArray(measures) ? measures : Object.keys(measures);
+  if (!names.includes(measure) || !(seconds > 0)) {
+    console.error(`Expected one of ${names.join(", ")} and --seconds N, got: ${process.argv.slice(2).join(" ")}`);
     process.exit(2);
   }
   return { measure, seconds, value, has: (name) => rest.includes(name) };
@@ -70,7 +72,7 @@ export async function latency(seconds, once) {
   return { p50Us: at(0.5), p99Us: at(0.99) };
 }
 
-/** The last line of every side. */
-export function print(values, version) {
-  process.stdout.write(`${JSON.stringify({ values, version })}\n`);
+/** The last line of every side. `others`: values of peers that were measured in the same process. */
+export function print(values, version, others) {
+  process.stdout.write(`${JSON.stringify({ values, version, others })}\n`);
 }
