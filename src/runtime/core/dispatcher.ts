@@ -5,22 +5,30 @@ import type { Clock, TaskQueue } from "../host/host.js";
 /** Sockets and heartbeats wait at most about this long behind busy actors. */
 export const BURST_MS = 5;
 const COMPACT_AT = 1024;
+/** Turns that may follow one another without a look at the clock, as long as they are quick. */
+const CLOCK_STRIDE_MAX = 4;
+const QUICK_MS = BURST_MS / 50;
 
 export interface Runnable {
-  /** `startMs`: the time now. */
+  /** `startMs`: about the time now; never later. */
   run(startMs: number): void;
 }
 
 export class Dispatcher {
   readonly #clock: Clock;
   readonly #tasks: TaskQueue;
-  #ready: Runnable[] = [];
+  /** Ready ones lie from #head to #tail. The array is kept when it runs empty: shrinking it costs more than a turn. */
+  #ready: (Runnable | undefined)[] = [];
   #head = 0;
+  #tail = 0;
   #isArmed = false;
   #isRunning = false;
   #isMacroPending = false;
   #isSpent = false;
   #burstStartMs = 0;
+  #checkedAtMs = 0;
+  #stride = 1;
+  #unchecked = 0;
   readonly #runMicro = (): void => this.#run();
   readonly #runMacro = (): void => this.#afterIo();
 
@@ -30,7 +38,7 @@ export class Dispatcher {
   }
 
   enqueue(cell: Runnable): void {
-    this.#ready.push(cell);
+    this.#ready[this.#tail++] = cell;
     if (!this.#isArmed) this.#arm();
   }
 
@@ -42,6 +50,9 @@ export class Dispatcher {
 
   #startBurst(): void {
     this.#burstStartMs = this.#clock.nowMs();
+    this.#checkedAtMs = this.#burstStartMs;
+    this.#stride = 1;
+    this.#unchecked = 0;
     this.#isSpent = false;
     this.#isMacroPending = true;
     this.#tasks.macro(this.#runMacro);
@@ -50,7 +61,7 @@ export class Dispatcher {
   #afterIo(): void {
     this.#isMacroPending = false;
     this.#isSpent = false;
-    if (this.#head < this.#ready.length) {
+    if (this.#head < this.#tail) {
       this.#startBurst();
       this.#run();
     }
@@ -59,18 +70,14 @@ export class Dispatcher {
   #run(): void {
     if (this.#isRunning) return;
     this.#isRunning = true;
-    let nowMs = this.#clock.nowMs();
     try {
-      while (this.#head < this.#ready.length) {
+      while (this.#head < this.#tail) {
         const cell = this.#ready[this.#head]!;
-        this.#head += 1;
-        if (this.#head >= COMPACT_AT) {
-          this.#ready = this.#ready.slice(this.#head);
-          this.#head = 0;
-        }
-        cell.run(nowMs);
-        nowMs = this.#clock.nowMs();
-        if (nowMs - this.#burstStartMs >= BURST_MS) {
+        this.#ready[this.#head++] = undefined;
+        if (this.#head >= COMPACT_AT) this.#compact();
+        cell.run(this.#checkedAtMs);
+        this.#unchecked += 1;
+        if (this.#unchecked >= this.#stride && this.#isBurstOver()) {
           this.#isSpent = true;
           break;
         }
@@ -78,11 +85,25 @@ export class Dispatcher {
     } finally {
       this.#isRunning = false;
     }
-    if (this.#head >= this.#ready.length) {
-      this.#ready.length = 0;
+    if (this.#head === this.#tail) {
       this.#head = 0;
+      this.#tail = 0;
       this.#isArmed = false;
     }
     // Otherwise the burst is spent and the pending macro task goes on where this one stopped.
+  }
+
+  #isBurstOver(): boolean {
+    const nowMs = this.#clock.nowMs();
+    this.#stride = nowMs - this.#checkedAtMs < QUICK_MS ? Math.min(this.#stride * 2, CLOCK_STRIDE_MAX) : 1;
+    this.#checkedAtMs = nowMs;
+    this.#unchecked = 0;
+    return nowMs - this.#burstStartMs >= BURST_MS;
+  }
+
+  #compact(): void {
+    this.#ready = this.#ready.slice(this.#head, this.#tail);
+    this.#tail -= this.#head;
+    this.#head = 0;
   }
 }
