@@ -7,7 +7,7 @@ import { createNodeHost } from "../../dist/runtime/host/node-host.js";
 import { SystemCore } from "../../dist/runtime/core/system.js";
 import { Acceptor } from "../../dist/runtime/remote/acceptor.js";
 import { curveKeys } from "../../dist/runtime/remote/keys.js";
-import { decodeChallenge, decodeHello, splitMac } from "../../dist/runtime/remote/handshake.js";
+import { decodeChallenge, decodeHello, encodeHello, splitMac } from "../../dist/runtime/remote/handshake.js";
 import { LaneReceiver } from "../../dist/runtime/remote/lane-receiver.js";
 import { Link } from "../../dist/runtime/remote/link.js";
 import { readRecord } from "../../dist/runtime/remote/record.js";
@@ -146,7 +146,7 @@ class MsgpackWriter {
     else {
       // The outer list as a record has it: [kind, payload, table, ...rest].
       this.#bytes.push(0x90 | (3 + random.below(13)));
-      this.#bytes.push(random.below(14));
+      this.#bytes.push(random.below(20)); // record kinds, and a few that are none
       this.value(1);
       if (random.chance(3)) this.table();
       else this.#bytes.push(0xc0);
@@ -169,6 +169,7 @@ class MsgpackWriter {
       this.#bytes.push(0x90 | depth);
       for (let j = 0; j < depth; j++) {
         if (random.chance(2)) this.#bytes.push(random.below(3));
+        else if (random.chance(4)) this.#bytes.push(0xa9, ...Buffer.from("__proto__"));
         else this.text();
       }
       this.#bytes.push(random.below(14));
@@ -226,7 +227,7 @@ class MsgpackWriter {
         // any extension
         bytes.push(random.pick([0xd4, 0xd5, 0xd6, 0xd7, 0xd8, 0xc7, 0xc8, 0xc9]));
         bytes.push(random.pick([0, 0x42, 0xff, 0x72, 0x73, 0x65, 0x78, 0x74, 0x62, 4, random.u32() & 255]));
-        for (let i = random.below(18); i > 0; i--) bytes.push(random.u32() & 255);
+        for (let i = random.below(18); i > 0; i--) bytes.push(random.chance(3) ? 16 : random.u32() & 255);
         break;
       }
       case 10: {
@@ -285,6 +286,7 @@ export class Fuzzer {
   });
   #system = new SystemCore("fuzz", this.#host);
   #keys = curveKeys();
+  #strangerId = curveKeys().publicKey;
   #openedByForgery = 0;
   #canaryBytes;
   #canaryText;
@@ -441,9 +443,8 @@ export class Fuzzer {
     let at = random.below(lane.length);
     for (let length = 1 + random.below(lengthMax); length > 0; length--) {
       if (random.chance(6)) at = random.below(lane.length);
-      let parts = random.chance(5) ? this.#transferFrame() : lane[at++ % lane.length];
-      if (random.chance(4))
-        parts = parts.map((part) => (random.chance(2) ? mutate(random, part, this.#bodies) : part));
+      let parts = random.chance(5) ? this.#transferFrame() : random.chance(6) ? this.#controlFrame() : lane[at++ % lane.length];
+      if (random.chance(4)) parts = parts.map((part) => (random.chance(2) ? mutate(random, part, this.#bodies) : part));
       if (random.chance(40)) parts = [...parts, new Uint8Array(random.below(20))];
       if (random.chance(40)) parts = parts.slice(1);
       if (random.chance(30) && frames.length > 0) parts = random.pick(frames);
@@ -455,6 +456,13 @@ export class Fuzzer {
     }
     this.#input = frames;
     return frames;
+  }
+
+  /** Pings, credit and goodbyes as a liar might send them. */
+  #controlFrame() {
+    const random = this.#random;
+    const kind = random.pick([...Object.values(FrameKind), FrameKind.credit, FrameKind.credit, random.below(256)]);
+    return [createFrame(kind, random.pick([0, 1, 2, 3, 255, 65535]), 0, random.chance(2) ? 0 : random.pick(INTERESTING_F64))];
   }
 
   /** The start of a transfer, or a chunk; small, so that whole transfers fit a case. */
@@ -510,14 +518,22 @@ export class Fuzzer {
       { system: this.#system, host: this.#host, openLink: () => void (this.#openedByForgery += 1) },
     );
     acceptor.attach({ endpoint: "ipc:///x", channel: () => new MemoryChannel(), close: async () => undefined });
-    const ids = [1, 2, 3, 4].map((n) => new Uint8Array(17).fill(n));
-    const inputs = [];
-    for (let i = 1 + random.below(10); i > 0; i--) {
+    const ids = [1, 2, 3].map((n) => new Uint8Array(17).fill(n));
+    const hello = encodeHello({
+      versionMin: 1, versionMax: 1 + random.below(3), nodeId: this.#strangerId, serverId: this.#keys.publicKey, incarnation: "ab".repeat(8),
+      nonce: new Uint8Array(32), lanes: [ids[1], ids[2]],
+    });
+    const replayed = (kind) => this.corpus.handshake.find((parts) => parts[0][1] === kind);
+    // A whole handshake whose proofs were recorded from another, with other frames and alterations in between.
+    const inputs = [
+      [0, [createFrame(FrameKind.hello, 0, 0, 0, hello)]], [0, replayed(FrameKind.proof)], [1, replayed(FrameKind.lane)], [2, replayed(FrameKind.lane)],
+    ];
+    for (let i = random.below(5); i > 0; i--) {
       const source = random.pick(this.corpus.handshake);
-      inputs.push(random.chance(3) ? [mutate(random, source[0], this.#bodies)] : source);
+      inputs.splice(random.below(inputs.length + 1), 0, [random.below(3), random.chance(2) ? [mutate(random, source[0], this.#bodies)] : source]);
     }
-    this.#input = inputs;
-    for (const parts of inputs) acceptor.onFrame(random.pick(ids), parts);
+    this.#input = inputs.map(([, parts]) => parts);
+    for (const [lane, parts] of inputs) acceptor.onFrame(ids[lane], parts);
     acceptor.close();
     if (this.#openedByForgery > 0) throw new Error("a replayed or forged handshake opened a link");
   }

@@ -26,7 +26,7 @@ const ATTEMPT_MS_MAX = 5000;
  */
 const EARLY_BYTES_MAX = MESSAGE_WINDOW_BYTES + BULK_WINDOW_BYTES + 2 * FRAME_BYTES_MAX;
 /** A link that broke sooner counts as another failure, so that two ends that cannot agree do not meet 20 times a second. */
-const STABLE_MS = 5000;
+const STABLE_MS = 1000;
 
 export interface DialerOptions {
   readonly endpoint: string;
