@@ -8,3 +8,4 @@ export { TaskClient, TaskFailed, type ClientEvent, type TrainOutcome, type Train
 export { readTaskAccount, type LedgerRow, type TaskAccount } from "./actors/market.js";
 export { Transactor, TransactionFailed } from "./actors/chain-node/transactor.js";
 export { openDevice, probe, type Device } from "./device/device.js";
+export { openSharedMemory, type NativeSharedMemory, type SharedMemoryOptions } from "./device/shared-memory.js";

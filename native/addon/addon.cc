@@ -1,8 +1,9 @@
-// Owns: the module's exports: NativeDevice, NativePlan's constructor, and probe().
+// Owns: the module's exports: NativeDevice, NativePlan's constructor, NativeSharedSegment, and probe().
 #include <napi.h>
 
 #include "device-object.h"
 #include "plan-object.h"
+#include "shared-memory.h"
 
 namespace tesra {
 namespace {
@@ -65,6 +66,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   env.SetInstanceData(data);
   exports.Set("NativeDevice", DeviceObject::define(env));
   exports.Set("probe", Napi::Function::New(env, probe, "probe"));
+  export_shared_memory(env, exports);
   exports.Set("abi", Napi::Number::New(env, TESRA_ABI));
   return exports;
 }

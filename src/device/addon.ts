@@ -102,6 +102,18 @@ export interface NativeDevice {
   close(): void;
 }
 
+/** Memory that another process maps too; `sizeBytes` is a multiple of 4096. See native/addon/shared-memory.h. */
+export interface NativeSharedSegment {
+  place(): { pid: number; fd: number };
+  header(): Uint8Array;
+  write(offset: number, bytes: Uint8Array): void;
+  lend(lengthBytes: number, onFree: () => void): ArrayBuffer;
+  detach(buffer: ArrayBuffer): void;
+  prefault(): Promise<void>;
+  closeFile(): void;
+  close(): void;
+}
+
 export interface CudaReport {
   compiled: boolean;
   available: boolean;
@@ -116,6 +128,10 @@ export interface Addon {
   readonly abi: number;
   NativeDevice: new (options: NativeDeviceOptions) => NativeDevice;
   probe(): { flags: string[]; cuda: CudaReport };
+  /** With `header` (64 bytes) a new segment, with `pid` and `fd` that of another process. Linux only. */
+  NativeSharedSegment?: new (
+    options: { sizeBytes: number } & ({ header: Uint8Array } | { pid: number; fd: number }),
+  ) => NativeSharedSegment;
 }
 
 /** Changes with native/kernels/backend.h: TESRA_ABI. */

@@ -3,6 +3,7 @@
 import { SystemCore, type SystemReport } from "./core/system.js";
 import type { Tracer } from "./core/trace.js";
 import type { Host, Logger, Clock, Metrics } from "./host/host.js";
+import type { SharedMemory } from "./host/shared-memory.js";
 import { createNodeHost } from "./host/node-host.js";
 import type { LinkReport } from "./remote/link.js";
 import type { Peer } from "./remote/peer.js";
@@ -19,6 +20,8 @@ export interface SystemOptions {
   readonly tasks?: Host["tasks"];
   /** Spans for calls, casts and handlers. Without one, trace contexts that come in are only passed on. */
   readonly tracer?: Tracer;
+  /** For tensors between processes of one host: what the package's device area opens, see `openSharedMemory`. */
+  readonly sharedMemory?: SharedMemory;
   /** Another network than ZeroMQ, made when the system first listens or connects. */
   readonly transport?: () => Promise<Transport>;
 }

@@ -37,6 +37,9 @@ export type { ConnectOptions, Listener, ListenOptions } from "./remote/remoting.
 export { Peer, type PeerDown, type PeerState } from "./remote/peer.js";
 export type { LaneReport, LinkEnd, LinkReport } from "./remote/link.js";
 export type { Transport } from "./remote/transport.js";
-export { handOver } from "./wire/codec.js";
+export { handOver, type TypedArray } from "./wire/codec.js";
+export { releaseTensors } from "./remote/shared-incoming.js";
+export type { SharedReport } from "./remote/shared-lane.js";
+export type { OwnSegment, SharedMemory, SharedSegment } from "./host/shared-memory.js";
 export { createPool, createThread, exposeThread, resolveThreadEntry } from "./host/threads.js";
 export type { Pool, PoolOptions, PoolRunOptions, Thread, ThreadApi, ThreadOptions } from "./host/threads.js";

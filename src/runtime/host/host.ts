@@ -2,6 +2,8 @@
 // Invariant: nothing under core/, wire/ or remote/ reads a clock, a random source or the process directly, so
 // that a simulated host can replace all of it.
 
+import type { SharedMemory } from "./shared-memory.js";
+
 /** Opaque timer; only the clock that made it can clear it. */
 export type TimerHandle = unknown;
 
@@ -56,6 +58,8 @@ export interface Host {
   readonly metrics: Metrics;
   random(sizeBytes: number): Uint8Array;
   createAsyncContext?<T>(): AsyncContext<T>;
+  /** Between processes of one host; without it tensors go by the network. */
+  readonly sharedMemory?: SharedMemory;
 }
 
 export const silentLogger: Logger = {

@@ -96,6 +96,7 @@ export function createNodeHost(system: string, parts: Partial<Host> = {}): Host 
     logger: parts.logger ?? createStderrLogger(system),
     metrics: parts.metrics ?? new MetricsRegistry(),
     random: parts.random ?? createNodeRandom(),
+    ...(parts.sharedMemory === undefined ? {} : { sharedMemory: parts.sharedMemory }),
     createAsyncContext: parts.createAsyncContext ?? (<T>() => new NodeAsyncContext<T>()),
   };
 }

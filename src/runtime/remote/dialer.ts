@@ -44,6 +44,7 @@ export interface DialerModules {
     nodeId: string,
     incarnation: string,
     channels: readonly DialedChannel[],
+    version: number,
   ) => { readonly link: Link; readonly peer: Peer } | undefined;
 }
 
@@ -274,7 +275,7 @@ class Attempt {
 
   #onReady(body: Uint8Array): void {
     if (!this.#proofs!.check("server", body)) throw new WireError("malformed", "a false proof");
-    const opened = this.#modules.openLink(this.#options.serverKey, this.#challenge!.incarnation, this.#channels);
+    const opened = this.#modules.openLink(this.#options.serverKey, this.#challenge!.incarnation, this.#channels, this.#challenge!.version);
     const early = this.#early;
     this.#finish();
     if (opened === undefined) {

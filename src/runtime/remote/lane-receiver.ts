@@ -17,7 +17,9 @@ interface Transfer {
 
 export interface LaneReceiverEvents {
   onRecord(record: unknown[]): void;
-  onControl(header: FrameHeader): void;
+  onControl(header: FrameHeader, body: Uint8Array): void;
+  /** A record whose arrays lie in shared memory. */
+  onShared(header: FrameHeader, body: Uint8Array): { record: unknown[]; buffers: readonly Uint8Array[] };
   /** Everything received so far has been worked off: grant the sender that much. */
   onCredit(totalBytes: number): void;
 }
@@ -68,9 +70,14 @@ export class LaneReceiver {
       case FrameKind.chunk:
         this.#append(parts[1]!);
         break;
+      case FrameKind.shared: {
+        if (this.#transfer !== undefined) throw new WireError("malformed", "a shared record inside a transfer");
+        const { record, buffers } = this.#events.onShared(header, frame!.subarray(HEADER_BYTES));
+        this.#deliver(record, buffers);
+        break;
+      }
       default:
-        if (frame!.length !== HEADER_BYTES) throw new WireError("malformed", "a control frame with a body");
-        this.#events.onControl(header);
+        this.#events.onControl(header, frame!.subarray(HEADER_BYTES));
     }
     if (this.#receivedBytes - this.#grantedBytes >= this.#windowBytes / 4) {
       this.#grantedBytes = this.#receivedBytes;

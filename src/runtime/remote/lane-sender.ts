@@ -120,10 +120,17 @@ export class LaneSender {
     void this.#pump();
   }
 
+  /** A record whose `tensorBytes` lie in shared memory already, at the places that `body` tells. */
+  pushShared(body: Uint8Array, count: number, tensorBytes: number): void {
+    this.recordsSent += 1;
+    this.#pushFrame(FrameKind.shared, count, tensorBytes, body, undefined);
+    void this.#pump();
+  }
+
   /** @returns false when the outbox is full: the other end has stopped to take control frames. */
-  pushControl(kind: FrameKind, count: number, value: number): boolean {
+  pushControl(kind: FrameKind, count: number, value: number, body?: Uint8Array): boolean {
     if (this.#queuedBytes > this.#options.outboxBytesMax) return false;
-    this.#pushFrame(kind, count, value, undefined, undefined);
+    this.#pushFrame(kind, count, value, body, undefined);
     void this.#pump();
     return true;
   }

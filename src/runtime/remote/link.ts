@@ -2,13 +2,16 @@
 // Invariant: a link closes exactly once, with a reason; after that nothing is sent or delivered.
 import type { Host } from "../host/host.js";
 import { BufferPool } from "../wire/buffer-pool.js";
-import { Codec, WireError, type EncodedRecord } from "../wire/codec.js";
+import { Codec, WireError, type EncodedRecord, type Place, type Placement } from "../wire/codec.js";
 import { FrameKind, type FrameHeader } from "../wire/frame.js";
 import {
   BULK_BYTES_MIN, BULK_OUTBOX_BYTES_MAX, BULK_WINDOW_BYTES, MESSAGE_OUTBOX_BYTES_MAX, MESSAGE_WINDOW_BYTES,
 } from "../wire/limits.js";
 import { LaneReceiver } from "./lane-receiver.js";
 import { LaneSender } from "./lane-sender.js";
+import { encodeShared } from "./shared-frames.js";
+import { SharedLane, type SharedReport } from "./shared-lane.js";
+import type { Placed } from "./shared-outgoing.js";
 import { LANES, Lane, type Channel } from "./transport.js";
 
 export const PING_PERIOD_MS = 1000;
@@ -35,6 +38,8 @@ export interface LinkOptions {
   readonly endpoint: string;
   readonly chunkBytes: number;
   readonly isDialer: boolean;
+  /** Dialed to this very host and spoken in a version with shared memory: offer it. */
+  readonly isSharing: boolean;
 }
 
 export interface LinkEvents {
@@ -61,6 +66,8 @@ export interface LinkReport {
   readonly roundTripMs: number | undefined;
   readonly violations: number;
   readonly lanes: readonly LaneReport[];
+  /** Undefined when this system was given no shared memory. */
+  readonly shared: SharedReport | undefined;
 }
 
 export class Link {
@@ -74,6 +81,10 @@ export class Link {
   readonly #events: LinkEvents;
   readonly #senders: LaneSender[];
   readonly #receivers: LaneReceiver[];
+  readonly #shared: SharedLane | undefined;
+  readonly #place: Place | undefined;
+  /** What `#place` took for the message being encoded. */
+  #space: Placed | undefined;
   #heardAtMs: number;
   #pingAtMs: number | undefined;
   #roundTripMs: number | undefined;
@@ -112,10 +123,26 @@ export class Link {
       (_, lane) =>
         new LaneReceiver(windows[lane]!, this.#codec, {
           onRecord: (record) => this.#onRecord(record, lane),
-          onControl: (header) => this.#onControl(header, lane),
+          onControl: (header, body) => this.#onControl(header, body, lane),
+          onShared: (header, body) => {
+            if (this.#shared === undefined || lane !== Lane.bulk) throw new WireError("malformed", "no shared memory was offered");
+            return this.#shared.readTransfer(header, body, this.#codec);
+          },
           onCredit: (totalBytes) => this.#sendControl(FrameKind.credit, lane, totalBytes),
         }),
     );
+    if (host.sharedMemory !== undefined) {
+      this.#shared = new SharedLane(options.isDialer, {
+        host,
+        memory: host.sharedMemory,
+        sendControl: (kind, count, value, body) => this.#sendControl(kind, count, value, body),
+      });
+      this.#place = (arrays, sizeBytes) => {
+        this.#space = this.#senders[Lane.bulk]!.hasRoom(0) ? this.#shared!.place(arrays, sizeBytes) : undefined;
+        return this.#space?.placed;
+      };
+      if (options.isSharing) this.#shared.probe();
+    }
   }
 
   get isOpen(): boolean {
@@ -125,12 +152,32 @@ export class Link {
   /** @throws WireError when the message cannot be sent at all. */
   send(record: unknown[], share = 1): "accepted" | "full" | "stopped" {
     if (this.#end !== undefined) return "stopped";
-    const encoded: EncodedRecord = this.#codec.encode(record);
+    const encoded: EncodedRecord = this.#codec.encode(record, this.#place);
+    if (encoded.placed !== undefined) return this.#sendShared(encoded.body, encoded.placed, encoded.tensorBytes, share);
     const isBulk = encoded.tensorBytes >= BULK_BYTES_MIN;
     const sender = this.#senders[isBulk ? Lane.bulk : Lane.message]!;
     if (!sender.hasRoom(encoded.body.length + encoded.tensorBytes, share)) return "full";
     if (isBulk) sender.pushTransfer(encoded);
     else sender.pushRecord(encoded);
+    return "accepted";
+  }
+
+  /** Memory for one array that is sent to this peer without a copy, if there is shared memory for it. */
+  draft(lengthBytes: number): ArrayBuffer | undefined {
+    return this.#end === undefined ? this.#shared?.draft(lengthBytes) : undefined;
+  }
+
+  #sendShared(record: Uint8Array, placed: readonly Placement[], tensorBytes: number, share: number): "accepted" | "full" {
+    const space = this.#space!;
+    this.#space = undefined;
+    const body = encodeShared(placed, record);
+    const sender = this.#senders[Lane.bulk]!;
+    if (!sender.hasRoom(body.length, share)) {
+      space.cancel();
+      return "full";
+    }
+    sender.pushShared(body, placed.length, tensorBytes);
+    space.commit();
     return "accepted";
   }
 
@@ -187,6 +234,7 @@ export class Link {
     this.#end = end;
     for (const sender of this.#senders) sender.close(end === "closed");
     this.#pool.clear();
+    this.#shared?.close();
     this.#events.onEnd(end, message);
   }
 
@@ -194,8 +242,8 @@ export class Link {
     if (this.#end === undefined) this.#senders[Lane.control]!.pushControl(FrameKind.bye, 0, 0);
   }
 
-  #sendControl(kind: FrameKind, count: number, value: number): void {
-    if (this.#end !== undefined || this.#senders[Lane.control]!.pushControl(kind, count, value)) return;
+  #sendControl(kind: FrameKind, count: number, value: number, body?: Uint8Array): void {
+    if (this.#end !== undefined || this.#senders[Lane.control]!.pushControl(kind, count, value, body)) return;
     this.#violations += 1;
     this.close("violation", "the peer takes no control frames");
   }
@@ -216,8 +264,14 @@ export class Link {
     if (this.#end === undefined) this.#events.onRecord(record, this);
   }
 
-  #onControl(header: FrameHeader, lane: number): void {
+  #onControl(header: FrameHeader, body: Uint8Array, lane: number): void {
     if (lane !== Lane.control) throw new WireError("malformed", `a frame of kind ${header.kind} on a data lane`);
+    if (this.#shared?.onControl(header, body) === true) return;
+    if (this.#shared === undefined && header.kind === FrameKind.sharedOffer) {
+      this.#sendControl(FrameKind.sharedAnswer, 0, header.value); // none here: no
+      return;
+    }
+    if (body.length !== 0) throw new WireError("malformed", "a control frame with a body");
     switch (header.kind) {
       case FrameKind.ping:
         this.#onPing();
@@ -261,6 +315,7 @@ export class Link {
           recordsReceived: receiver.recordsReceived,
         };
       }),
+      shared: this.#shared?.report(),
     };
   }
 }

@@ -11,6 +11,7 @@ import type { Link, LinkEnd, LinkReport } from "./link.js";
 import { Outgoing } from "./outgoing.js";
 import type { PeerLine, PeerState } from "./peer-line.js";
 import { readRecord } from "./record.js";
+import type { TypedArray } from "../wire/codec.js";
 import { RemoteRef } from "./remote-ref.js";
 import { Watches } from "./watches.js";
 
@@ -19,6 +20,12 @@ export type { PeerState } from "./peer-line.js";
 export interface PeerDown {
   readonly end: LinkEnd | "replaced";
   readonly message: string;
+}
+
+export interface TensorType<T extends TypedArray> {
+  readonly BYTES_PER_ELEMENT: number;
+  new (length: number): T;
+  new (buffer: ArrayBuffer, byteOffset: number, length: number): T;
 }
 
 /** Node ids are 64 digits; the first eight tell them apart in logs. */
@@ -66,6 +73,16 @@ export class Peer {
 
   ref<P extends AnyProtocol>(protocol: P, name: string): Ref<P> {
     return new RemoteRef(this, protocol, name);
+  }
+
+  /**
+   * An array to fill and send to this peer, once: between processes of one host its memory is handed over and nothing
+   * is copied. A cast or call that took it ("accepted", not "full") leaves it empty then; elsewhere, or when it is too
+   * small to be worth it, this is an ordinary array that is copied when sent. Zero-filled or not: fill all of it.
+   */
+  createTensor<T extends TypedArray>(type: TensorType<T>, length: number): T {
+    const buffer = this.#links[0]?.draft(length * type.BYTES_PER_ELEMENT);
+    return buffer === undefined ? new type(length) : new type(buffer, 0, length);
   }
 
   /** `listener` runs each time the peer goes down. @returns the function that ends the subscription. */

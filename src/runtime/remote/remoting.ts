@@ -3,7 +3,7 @@
 import { RuntimeError } from "../core/failure.js";
 import type { SystemCore } from "../core/system.js";
 import type { Host, MetricSample, TimerHandle } from "../host/host.js";
-import { CHUNK_BYTES_IPC, CHUNK_BYTES_TCP } from "../wire/limits.js";
+import { CHUNK_BYTES_IPC, CHUNK_BYTES_TCP, LINK_VERSION_SHARED } from "../wire/limits.js";
 import { Acceptor } from "./acceptor.js";
 import { Dialer } from "./dialer.js";
 import { assertKeys, isKey, type CurveKeys } from "./keys.js";
@@ -163,8 +163,8 @@ export class Remoting {
         system: this.#system,
         host: this.#host,
         transport,
-        openLink: (nodeId, incarnation, channels) =>
-          this.#openLink(nodeId, incarnation, channels, endpoint, (link) => dialer.onLinkEnd(link), true),
+        openLink: (nodeId, incarnation, channels, version) =>
+          this.#openLink(nodeId, incarnation, channels, endpoint, (link) => dialer.onLinkEnd(link), version),
       },
     );
     this.#dialers.set(dialer, serverKey);
@@ -237,16 +237,25 @@ export class Remoting {
     channels: readonly C[],
     endpoint: string,
     onEnd: (link: Link) => void,
-    isDialer = false,
+    /** The link version of a dialed link. */
+    dialedVersion?: number,
   ): { readonly link: Link; readonly peer: Peer } | undefined {
     if (this.#isClosed || this.#system.isShuttingDown) return undefined;
+    const isDialer = dialedVersion !== undefined;
     const siblings = [...this.#links].filter((each) => each.nodeId === nodeId);
     if (siblings.length >= LINKS_PER_PEER_MAX) siblings[0]!.close("closed", "the peer has opened too many links");
     if (this.#links.size >= LINKS_MAX && !isDialer) return undefined;
     const { peer, isNew } = this.#peerFor(nodeId, incarnation);
     const chunkBytes = endpoint.startsWith("ipc://") ? CHUNK_BYTES_IPC : CHUNK_BYTES_TCP;
     const link: Link = new Link(
-      { nodeId, incarnation, endpoint, chunkBytes, isDialer },
+      {
+        nodeId,
+        incarnation,
+        endpoint,
+        chunkBytes,
+        isDialer,
+        isSharing: isDialer && dialedVersion >= LINK_VERSION_SHARED && isLocal(endpoint),
+      },
       {
         host: this.#host,
         channels,
@@ -354,8 +363,12 @@ function assertEndpoint(endpoint: string, isPlain: boolean): void {
       `an endpoint must be ipc:///absolute/path or tcp://host:port, got ${JSON.stringify(endpoint)}`,
     );
   }
-  const isLoopback = isIpc || /^(127\.\d+\.\d+\.\d+|localhost|\[::1\])$/.test(tcp![1]!);
-  if (isPlain && !isLoopback) {
+  if (isPlain && !isLocal(endpoint)) {
     throw new RuntimeError("insecure-endpoint", `plain links are for loopback only, not ${endpoint}`, "leave out `plain`");
   }
+}
+
+/** Whether an endpoint names this host and no other. */
+function isLocal(endpoint: string): boolean {
+  return /^(ipc:|tcp:\/\/(127\.\d+\.\d+\.\d+|localhost|\[::1\]):)/.test(endpoint);
 }

@@ -38,7 +38,18 @@ export interface EncodedRecord {
   readonly tensorBytes: number;
   /** Tensors that are copies out of the pool, to be given back when the receiver has them. */
   readonly pooled: ReadonlySet<Uint8Array> | undefined;
+  /** Where each tensor lies in shared memory; then `tensors` is empty. */
+  readonly placed: readonly Placement[] | undefined;
 }
+
+/** Where a tensor lies in shared memory: a segment's number on this link, and the bytes before it. */
+export interface Placement {
+  readonly segment: number;
+  readonly offset: number;
+}
+
+/** Puts tensors where the receiver sees them already. @returns undefined when they have to go by the lanes. */
+export type Place = (arrays: readonly ArrayBufferView[], sizeBytes: number) => readonly Placement[] | undefined;
 
 /**
  * Arrays that their owner has promised not to change any more. They are sent without a copy; all others are
@@ -64,7 +75,7 @@ export class Codec {
   }
 
   /** `record[1]` is the payload; its typed arrays are taken out and described in `record[2]`. */
-  encode(record: unknown[]): EncodedRecord {
+  encode(record: unknown[], place?: Place): EncodedRecord {
     const hoist = new Hoist();
     record[1] = hoist.walk(record[1], 0);
     record[2] = hoist.table.length === 0 ? null : hoist.table;
@@ -80,6 +91,8 @@ export class Codec {
     }
     // Small arrays are copied into the batch frame before this microtask ends; large ones wait in the outbox.
     const isBulk = hoist.sizeBytes >= BULK_BYTES_MIN;
+    const placed = isBulk ? place?.(hoist.arrays, hoist.sizeBytes) : undefined;
+    if (placed !== undefined) return { body, tensors: [], tensorBytes: hoist.sizeBytes, pooled: undefined, placed };
     const pooled = isBulk ? new Set<Uint8Array>() : undefined;
     const tensors = hoist.arrays.map((array) => {
       const bytes = new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
@@ -90,7 +103,7 @@ export class Codec {
       pooled.add(copy);
       return copy;
     });
-    return { body, tensors, tensorBytes: hoist.sizeBytes, pooled };
+    return { body, tensors, tensorBytes: hoist.sizeBytes, pooled, placed: undefined };
   }
 
   decode(body: Uint8Array): unknown[] {

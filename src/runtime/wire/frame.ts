@@ -20,6 +20,11 @@ export const FrameKind = {
   ping: 20,
   pong: 21,
   bye: 22,
+  sharedOffer: 23,
+  sharedAnswer: 24,
+  sharedRetire: 25,
+  sharedRelease: 26,
+  shared: 27,
 } as const;
 export type FrameKind = (typeof FrameKind)[keyof typeof FrameKind];
 

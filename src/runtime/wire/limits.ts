@@ -1,8 +1,12 @@
 // Owns: the numbers both ends of a link agree on. Each is a bound on what one peer can make the other hold.
 
-/** Version of the link protocol itself; a peer offers [MIN, MAX] and the higher common one is used. */
+/**
+ * Version of the link protocol itself; a peer offers [MIN, MAX] and the higher common one is used.
+ * 2: tensors by shared memory.
+ */
 export const LINK_VERSION_MIN = 1;
-export const LINK_VERSION_MAX = 1;
+export const LINK_VERSION_MAX = 2;
+export const LINK_VERSION_SHARED = 2;
 
 /** A batch of records is sealed at this many records … */
 export const BATCH_RECORDS_MAX = 256;
@@ -43,6 +47,14 @@ export const SOCKET_HIGH_WATER_MARK = 65_536;
  * event loop for a second; at this bound the worst record costs 25 MB and some tens of milliseconds.
  */
 export const VALUES_PER_RECORD_MAX = 262_144;
+/** Below it a frame on the bulk lane costs less than finding a segment and getting it back. */
+export const SHARED_BYTES_MIN = 256 * 1024;
+/** Segments one end may hold open for the other, in bytes: four of the largest common tensors (64 MiB) … */
+export const SHARED_POOL_BYTES_MAX = 256 * 1024 * 1024 + 4 * 1024 * 1024;
+/** … and in number, which bounds the table of either end. */
+export const SHARED_SEGMENTS_MAX = 64;
+/** Arrays begin at cache lines, so that no element straddles two and vector loads are aligned. */
+export const SHARED_ALIGN_BYTES = 64;
 
 /** Nesting past this is an attack or a mistake; 32 leaves room for any hand-written schema. */
 export const DEPTH_MAX = 32;
