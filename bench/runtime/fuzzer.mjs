@@ -10,6 +10,7 @@ import { curveKeys } from "../../dist/runtime/remote/keys.js";
 import { decodeChallenge, decodeHello, encodeHello, splitMac } from "../../dist/runtime/remote/handshake.js";
 import { LaneReceiver } from "../../dist/runtime/remote/lane-receiver.js";
 import { Link } from "../../dist/runtime/remote/link.js";
+import { encodeOffer, encodeSegmentHeader, encodeShared } from "../../dist/runtime/remote/shared-frames.js";
 import { readRecord } from "../../dist/runtime/remote/record.js";
 import { attachTensors, Codec, tensorSizes, WireError } from "../../dist/runtime/wire/codec.js";
 import { createFrame, FrameKind, HEADER_BYTES, readHeader, splitRecords } from "../../dist/runtime/wire/frame.js";
@@ -266,6 +267,19 @@ function assertPlain(value, depth = 0) {
   for (const key of Object.keys(value)) assertPlain(value[key], depth + 1);
 }
 
+const SEGMENT_SECRET = { challenge: new Uint8Array(16).fill(1), response: new Uint8Array(16).fill(2) };
+
+/** Shared memory in which a peer's segments are what the peer says, and own ones cannot be had. */
+function sharedMemory(isPeerDialer) {
+  return {
+    create: () => undefined,
+    open: (locator, sizeBytes) => (locator !== "seen" ? undefined : {
+      sizeBytes, header: () => encodeSegmentHeader(isPeerDialer, SEGMENT_SECRET), close: () => undefined, detach: () => undefined,
+      lend: (lengthBytes) => new ArrayBuffer(lengthBytes),
+    }),
+  };
+}
+
 class MemoryChannel {
   send() {
     return Promise.resolve("sent");
@@ -443,7 +457,7 @@ export class Fuzzer {
     let at = random.below(lane.length);
     for (let length = 1 + random.below(lengthMax); length > 0; length--) {
       if (random.chance(6)) at = random.below(lane.length);
-      let parts = random.chance(5) ? this.#transferFrame() : random.chance(6) ? this.#controlFrame() : lane[at++ % lane.length];
+      let parts = random.chance(8) ? this.#sharedFrame() : random.chance(5) ? this.#transferFrame() : random.chance(6) ? this.#controlFrame() : lane[at++ % lane.length];
       if (random.chance(4)) parts = parts.map((part) => (random.chance(2) ? mutate(random, part, this.#bodies) : part));
       if (random.chance(40)) parts = [...parts, new Uint8Array(random.below(20))];
       if (random.chance(40)) parts = parts.slice(1);
@@ -456,6 +470,27 @@ export class Fuzzer {
     }
     this.#input = frames;
     return frames;
+  }
+
+  /** Offers, transfers, ends and returns of shared memory; all segments have the same known contents. */
+  #sharedFrame() {
+    const random = this.#random;
+    const id = random.pick([0, 1, 2, 3, 2 ** 32 - 1, -1, 0.5]);
+    const sizeBytes = random.pick([0, 4096, 8192, 4095, 0xfffff000]);
+    switch (random.below(4)) {
+      case 0:
+        return [createFrame(FrameKind.sharedOffer, 0, 0, id, encodeOffer({ sizeBytes, challenge: SEGMENT_SECRET.challenge, locator: random.pick(["seen", "unseen"]) }))];
+      case 1: {
+        const arrays = Array.from({ length: 1 + random.below(3) }, () => new Float32Array(random.pick([0, 64, 400])));
+        const { body, tensors, tensorBytes } = this.#codec.encode([1, arrays, null, "a", "p", 1, 1, "n"]);
+        const placed = tensors.map(() => ({ segment: random.below(4), offset: random.pick([0, 64, 2048, 4096, 0xffffffff]) }));
+        return [createFrame(FrameKind.shared, tensors.length, 0, tensorBytes, encodeShared(placed, body))];
+      }
+      case 2:
+        return [createFrame(FrameKind.sharedAnswer, random.below(3), 0, id, random.chance(2) ? SEGMENT_SECRET.response : new Uint8Array(random.below(40)))];
+      default:
+        return [createFrame(random.pick([FrameKind.sharedRetire, FrameKind.sharedRelease]), 0, 0, id)];
+    }
   }
 
   /** Pings, credit and goodbyes as a liar might send them. */
@@ -486,6 +521,9 @@ export class Fuzzer {
         readRecord(record);
       },
       onControl: () => undefined,
+      onShared: () => {
+        throw new WireError("malformed", "no shared memory here");
+      },
       onCredit: (total) => {
         if (!(total >= granted)) throw new Error("credit that goes back");
         granted = total;
@@ -497,10 +535,12 @@ export class Fuzzer {
   #link() {
     const random = this.#random;
     let ends = 0;
+    const isDialer = random.chance(2);
+    const host = random.chance(2) ? this.#host : { ...this.#host, sharedMemory: sharedMemory(!isDialer) };
     const link = new Link(
-      { nodeId: "00", incarnation: "00", endpoint: "ipc:///x", chunkBytes: 4096, isDialer: random.chance(2) },
+      { nodeId: "00", incarnation: "00", endpoint: "ipc:///x", chunkBytes: 4096, isDialer, version: 1 + random.below(2), isSharing: isDialer },
       {
-        host: this.#host,
+        host,
         channels: [new MemoryChannel(), new MemoryChannel(), new MemoryChannel()],
         events: { onRecord: (record) => void readRecord(record), onEnd: () => void (ends += 1) },
       },
@@ -514,7 +554,7 @@ export class Fuzzer {
   #acceptor() {
     const random = this.#random;
     const acceptor = new Acceptor(
-      { keys: this.#keys, isAllowed: () => true, isBarred: () => false },
+      { keys: this.#keys, isAllowed: () => true, isBarred: () => false, linkVersionMax: 2 },
       { system: this.#system, host: this.#host, openLink: () => void (this.#openedByForgery += 1) },
     );
     acceptor.attach({ endpoint: "ipc:///x", channel: () => new MemoryChannel(), close: async () => undefined });
