@@ -189,7 +189,19 @@ async function main() {
       await Promise.all([roundAt(steady, number), roundAt(victim, number + 10), round(local, number + 5)]);
     }
     await quiet();
+    // New links have empty buffer pools; what an old one may keep for its next tensors is no leak.
+    await Promise.all([steady, victim].map(renewLink));
+    await quiet();
   };
+
+  const renewLink = (node) => new Promise((resolve) => {
+    const end = system.onPeer((peer) => {
+      if (peer.nodeId !== node.keys.publicKey) return;
+      end();
+      resolve();
+    });
+    node.child.send("cut");
+  });
 
   /** Both links up and nothing under way. */
   const quiet = async () => {
