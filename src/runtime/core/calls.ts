@@ -16,44 +16,74 @@ export interface CallOptions {
 
 export const CALL_TIMEOUT_MS_DEFAULT = 5000;
 
+type Settle = (result: CallResult<unknown>) => void;
+
+/** What few calls have: they pay for it alone. */
+class CallExtras {
+  /** Ends listening to the caller's own signal. */
+  unlisten: (() => void) | undefined = undefined;
+  onCancel: ((error: CallError) => void) | undefined = undefined;
+  onSettled: ((isAnswered: boolean) => void) | undefined = undefined;
+  span: Span | undefined = undefined;
+}
+
+// One executor for all promises in place of a closure for each: `new Promise` runs it before it returns.
+let captured: Settle | undefined;
+const capture = (resolve: Settle): void => {
+  captured = resolve;
+};
+
 export class PendingCall extends DeadlineNode implements ReplySlot {
   readonly promise: Promise<CallResult<unknown>>;
-  readonly deadlineMs: number;
-  #settle: ((result: CallResult<unknown>) => void) | undefined;
+  #deadlineMs: number | undefined;
+  #settle: Settle | undefined;
+  readonly #clock: Clock;
   readonly #deadlines: Deadlines;
   readonly #path: string;
   readonly #name: string;
   readonly #timeoutMs: number;
-  #signal: AbortSignal | undefined;
-  #onAbort: (() => void) | undefined;
-  #onCancel: ((error: CallError) => void) | undefined;
+  #extras: CallExtras | undefined;
   #givenUp: CallError | undefined;
-  /** Set by a link, to forget its correlation entry and, when the caller gave up, to tell the other side. */
-  onSettled: ((isAnswered: boolean) => void) | undefined;
-  /** Ended with the call. */
-  span: Span | undefined;
 
   constructor(path: string, name: string, options: CallOptions | undefined, clock: Clock, deadlines: Deadlines) {
     super();
+    const timeoutMs = options === undefined ? undefined : options.timeoutMs;
     this.#path = path;
     this.#name = name;
-    this.#timeoutMs = Math.max(0, options?.timeoutMs ?? CALL_TIMEOUT_MS_DEFAULT);
+    this.#timeoutMs = timeoutMs === undefined ? CALL_TIMEOUT_MS_DEFAULT : Math.max(0, timeoutMs);
+    this.#clock = clock;
     this.#deadlines = deadlines;
-    this.deadlineMs = clock.nowMs() + this.#timeoutMs;
-    this.promise = new Promise((resolve) => {
-      this.#settle = resolve;
-    });
-    deadlines.add(this, this.deadlineMs);
-    const signal = options?.signal;
-    if (signal !== undefined) this.#listen(signal);
+    this.promise = new Promise(capture);
+    this.#settle = captured;
+    deadlines.start(this);
+    if (options !== undefined && options.signal !== undefined) this.#listen(options.signal);
   }
 
   get isDone(): boolean {
     return this.#settle === undefined;
   }
 
+  /** Fixed by the first who asks, or by the next round of the event loop. */
+  get deadlineMs(): number {
+    return this.#deadlineMs === undefined ? this.deadlineFrom(this.#clock.nowMs()) : this.#deadlineMs;
+  }
+
+  override deadlineFrom(nowMs: number): number {
+    return (this.#deadlineMs ??= nowMs + this.#timeoutMs);
+  }
+
   get delivery(): undefined {
     return undefined;
+  }
+
+  /** Set by a link, to forget its correlation entry and, when the caller gave up, to tell the other side. */
+  set onSettled(listener: (isAnswered: boolean) => void) {
+    (this.#extras ??= new CallExtras()).onSettled = listener;
+  }
+
+  /** Ends with the call. */
+  set span(span: Span) {
+    (this.#extras ??= new CallExtras()).span = span;
   }
 
   succeed(value: unknown): void {
@@ -73,7 +103,7 @@ export class PendingCall extends DeadlineNode implements ReplySlot {
 
   onCancel(listener: (error: CallError) => void): void {
     if (this.#givenUp !== undefined) listener(this.#givenUp);
-    else if (this.#settle !== undefined) this.#onCancel = listener;
+    else if (this.#settle !== undefined) (this.#extras ??= new CallExtras()).onCancel = listener;
   }
 
   #listen(signal: AbortSignal): void {
@@ -83,9 +113,8 @@ export class PendingCall extends DeadlineNode implements ReplySlot {
       onAbort();
       return;
     }
-    this.#signal = signal;
-    this.#onAbort = onAbort;
     signal.addEventListener("abort", onAbort, { once: true });
+    (this.#extras ??= new CallExtras()).unlisten = () => signal.removeEventListener("abort", onAbort);
   }
 
   #giveUp(error: CallError): void {
@@ -96,14 +125,18 @@ export class PendingCall extends DeadlineNode implements ReplySlot {
 
   #finish(result: CallResult<unknown>, givenUp: CallError | undefined): void {
     const settle = this.#settle!;
-    const onCancel = this.#onCancel;
+    const extras = this.#extras;
     this.#settle = undefined;
-    this.#onCancel = undefined;
     this.#deadlines.remove(this);
-    if (this.#onAbort !== undefined) this.#signal!.removeEventListener("abort", this.#onAbort);
-    if (this.span !== undefined) this.span.end(result.ok ? undefined : result.error);
-    if (this.onSettled !== undefined) this.onSettled(givenUp === undefined);
+    if (extras === undefined) {
+      settle(result);
+      return;
+    }
+    this.#extras = undefined;
+    extras.unlisten?.();
+    extras.span?.end(result.ok ? undefined : result.error);
+    extras.onSettled?.(givenUp === undefined);
     settle(result);
-    if (givenUp !== undefined && onCancel !== undefined) onCancel(givenUp);
+    if (givenUp !== undefined) extras.onCancel?.(givenUp);
   }
 }

@@ -212,8 +212,9 @@ export class Cell implements Runnable, MailboxOwner {
     const chain = options !== undefined && options.detached === true ? undefined : system.currentChain();
     let trace: TraceContext | undefined;
     if (system.isTracing) {
-      call.span = system.traceOut("call", this.path, name);
-      trace = call.span === undefined ? system.currentTrace() : call.span.context;
+      const span = system.traceOut("call", this.path, name);
+      if (span !== undefined) call.span = span;
+      trace = span === undefined ? system.currentTrace() : span.context;
     }
     this.deliverCall(name, message, call, undefined, chain, trace);
     return call.promise;
