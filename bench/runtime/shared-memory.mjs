@@ -100,7 +100,7 @@ export async function measureSharedMemory({ rounds = 7, mebibytes = 64 } = {}) {
   });
   const systems = [];
   let raw;
-  let sockets = [];
+  const sockets = [];
   try {
     const at = JSON.parse(await new Promise((resolve, reject) => {
       createInterface({ input: child.stdout }).once("line", resolve);
@@ -149,8 +149,8 @@ export async function measureSharedMemory({ rounds = 7, mebibytes = 64 } = {}) {
       const socket = connectSocket(where);
       sockets.push(socket);
       ways[name] = inOrder(() => new Promise((resolve, reject) => {
-        socket.once("data", resolve);
-        socket.once("error", reject);
+        const fail = (error) => reject(error);
+        socket.once("error", fail).once("data", () => (socket.off("error", fail), resolve()));
         socket.write(length);
         socket.write(bytes);
       }));

@@ -6,7 +6,8 @@ import { totalmem } from "node:os";
 import { z } from "zod";
 import { addressOfPrivateKey } from "../../chain/crypto/signature.js";
 import type { Genesis } from "../../chain/index.js";
-import { behavior, createSystem, defineProtocol } from "../../runtime/index.js";
+import { openSharedMemory } from "../../device/shared-memory.js";
+import { behavior, createSystem, defineProtocol, type SharedMemory } from "../../runtime/index.js";
 import { MASTER_ACTOR, MasterProtocol } from "../master/protocol.js";
 import type { NodeConfig } from "./config.js";
 import { Links } from "./links.js";
@@ -40,7 +41,7 @@ export async function startNode(config: NodeConfig): Promise<RunningNode> {
   const genesis = readGenesis(config.genesis);
   mkdirSync(config.dataDir, { recursive: true, mode: 0o700 });
   const closers: Parts["closers"] = [];
-  const system = createSystem({ name: config.name, logger: log });
+  const system = createSystem({ name: config.name, logger: log, ...sharedMemoryOf(config) });
   // actors end before what they use: stores, doors, devices
   const close = async (): Promise<void> => {
     await system.shutdown({ deadlineMs: SHUTDOWN_MS });
@@ -67,6 +68,12 @@ export async function startNode(config: NodeConfig): Promise<RunningNode> {
     await close();
     throw error;
   }
+}
+
+/** Parameters and gradients between nodes of one host go by shared memory; chain nodes exchange none. */
+function sharedMemoryOf({ role }: NodeConfig): { sharedMemory?: SharedMemory } {
+  const sharedMemory = role === "worker" || role === "ps" || role === "master" ? openSharedMemory() : undefined;
+  return sharedMemory === undefined ? {} : { sharedMemory };
 }
 
 /** The one supervisor of the process: role actors are its children, one-for-one with a shared budget. */

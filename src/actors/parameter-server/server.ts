@@ -2,7 +2,7 @@
 // Invariant: a batch of a unit is applied once; a push of an expelled worker or an old fence is refused;
 // parameters handed out are a snapshot that no later apply changes.
 import { refusing } from "../refusing.js";
-import { behavior, Refusal, replyLater, type Meta } from "../../runtime/index.js";
+import { behavior, Refusal, releaseTensors, replyLater, type Meta } from "../../runtime/index.js";
 import { digestOf, openHostedTask, type HostedTask, type HostModules } from "./hosted-task.js";
 import { ParameterServerProtocol } from "./protocol.js";
 
@@ -54,7 +54,10 @@ export function parameterServer(modules: ParameterServerModules) {
         pull: ({ taskId }, meta) => taskOf(taskId).pull(meta.sender?.nodeId),
         unitProgress: ({ taskId, unit }) => ({ appliedBatches: taskOf(taskId).appliedBatches(unit) }),
         // the store orders the applies; the actor goes on with other messages meanwhile
-        push: (request, meta) => replyLater(taskOf(request.taskId).push(request, meta.sender?.nodeId)),
+        push: (request, meta) => replyLater(
+          // the store is done with the gradient; a worker of this host can write its next one there
+          taskOf(request.taskId).push(request, meta.sender?.nodeId).finally(() => releaseTensors(request)),
+        ),
         progress: ({ taskId }) => taskOf(taskId).progress(),
         finish: async ({ taskId }, meta) => {
           onlyMaster(meta);

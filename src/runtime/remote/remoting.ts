@@ -10,6 +10,7 @@ import { assertKeys, isKey, type CurveKeys } from "./keys.js";
 import { Link, PING_PERIOD_MS, type LinkReport } from "./link.js";
 import { PenaltyBox } from "./penalty-box.js";
 import { Peer } from "./peer.js";
+import type { SharedReport } from "./shared-lane.js";
 import type { BoundSocket, Channel, Transport } from "./transport.js";
 
 export interface ListenOptions {
@@ -342,6 +343,7 @@ export class Remoting {
     ];
     for (const link of this.#links) {
       const report = link.report();
+      if (report.shared !== undefined) samples.push(...sharedSamples(report.shared, { system, node: report.nodeId.slice(0, 16) }));
       for (const each of report.lanes) {
         const labels = { system, node: report.nodeId.slice(0, 16), lane: each.lane };
         samples.push({ name: "runtime_link_sent_bytes_total", kind: "counter", value: each.sentBytes, labels });
@@ -366,6 +368,15 @@ function assertEndpoint(endpoint: string, isPlain: boolean): void {
   if (isPlain && !isLocal(endpoint)) {
     throw new RuntimeError("insecure-endpoint", `plain links are for loopback only, not ${endpoint}`, "leave out `plain`");
   }
+}
+
+function sharedSamples(shared: SharedReport, labels: Readonly<Record<string, string>>): MetricSample[] {
+  return [
+    { name: "runtime_link_shared_sent_bytes_total", kind: "counter", value: shared.sentBytes, labels },
+    { name: "runtime_link_shared_received_bytes_total", kind: "counter", value: shared.receivedBytes, labels },
+    { name: "runtime_link_shared_misses_total", kind: "counter", value: shared.misses, labels },
+    { name: "runtime_link_shared_own_bytes", kind: "gauge", value: shared.ownBytes, labels },
+  ];
 }
 
 /** Whether an endpoint names this host and no other. */
