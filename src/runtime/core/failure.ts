@@ -71,7 +71,10 @@ export type RuntimeErrorCode =
   | "connect-refused"
   | "insecure-endpoint"
   | "bad-key"
-  | "thread-failed";
+  | "thread-failed"
+  | "store-locked"
+  | "store-failed"
+  | "outbox-full";
 
 /** A wrong use of the runtime's API, or a failed start of a link. */
 export class RuntimeError extends Error {

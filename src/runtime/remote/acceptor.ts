@@ -26,17 +26,24 @@ export interface AcceptorOptions {
   readonly isAllowed: (publicKey: string) => boolean;
   /** Nodes that broke the protocol just now and have to wait. */
   readonly isBarred: (nodeId: string) => boolean;
+  readonly linkVersionMax: number;
 }
 
 export interface AcceptorModules {
   readonly system: SystemCore;
   readonly host: Host;
   /** @returns undefined when the system takes no more links. */
-  readonly openLink: (nodeId: string, incarnation: string, channels: readonly Channel[]) => Link | undefined;
+  readonly openLink: (
+    nodeId: string,
+    incarnation: string,
+    channels: readonly Channel[],
+    version: number,
+  ) => Link | undefined;
 }
 
 interface Pending {
   readonly hello: Hello;
+  readonly version: number;
   readonly proofs: Proofs;
   readonly laneIds: readonly Uint8Array[];
   readonly proven: boolean[];
@@ -112,7 +119,7 @@ export class Acceptor {
     if (hello.nodeId === keys.publicKey) return this.#refuse(id, "this is the node itself");
     if (hello.serverId !== keys.publicKey) return this.#refuse(id, "another node was meant");
     if (!this.#options.isAllowed(hello.nodeId)) return this.#refuse(id, "not on the allow-list");
-    const version = chooseVersion(hello);
+    const version = chooseVersion(hello, this.#options.linkVersionMax);
     if (version === undefined) return this.#refuse(id, "no common link version");
     if (this.#system.isShuttingDown || this.#options.isBarred(hello.nodeId)) return this.#refuse(id, REFUSED_FOR_NOW);
     for (const oldest of this.#pendings) {
@@ -129,6 +136,7 @@ export class Acceptor {
     const proofs = new Proofs(keys.secretKey, hello.nodeId, hello, challenge);
     const pending: Pending = {
       hello,
+      version,
       proofs,
       laneIds: laneIds.map((each) => Uint8Array.from(each)),
       proven: [false, false, false],
@@ -148,9 +156,9 @@ export class Acceptor {
     pending.proven[lane] = true;
     if (!pending.proven.every(Boolean)) return;
     this.#settle(pending);
-    const { hello, laneIds } = pending;
+    const { hello, laneIds, version } = pending;
     const socket = this.#socket!;
-    const link = this.#openLink(hello.nodeId, hello.incarnation, laneIds.map((each) => socket.channel(each)));
+    const link = this.#openLink(hello.nodeId, hello.incarnation, laneIds.map((each) => socket.channel(each)), version);
     if (link === undefined) {
       for (const each of laneIds) this.#routes.delete(routeKey(each));
       return this.#refuse(laneIds[0]!, REFUSED_FOR_NOW);

@@ -7,7 +7,7 @@ import { randomUnit, type Host, type TimerHandle } from "../host/host.js";
 import { WireError } from "../wire/codec.js";
 import { createFrame, FrameKind, readHeader } from "../wire/frame.js";
 import {
-  BULK_WINDOW_BYTES, FRAME_BYTES_MAX, FRAME_OVERHEAD_BYTES, LINK_VERSION_MAX, LINK_VERSION_MIN, MESSAGE_WINDOW_BYTES,
+  BULK_WINDOW_BYTES, FRAME_BYTES_MAX, FRAME_OVERHEAD_BYTES, LINK_VERSION_MIN, MESSAGE_WINDOW_BYTES,
 } from "../wire/limits.js";
 import {
   bodyOf, decodeChallenge, encodeHello, NONCE_BYTES, Proofs, REFUSED_FOR_NOW, splitMac, type Challenge, type Hello,
@@ -34,6 +34,7 @@ export interface DialerOptions {
   readonly keys: CurveKeys;
   readonly isPlain: boolean;
   readonly isReconnecting: boolean;
+  readonly linkVersionMax: number;
 }
 
 export interface DialerModules {
@@ -201,7 +202,7 @@ class Attempt {
     }
     this.#hello = {
       versionMin: LINK_VERSION_MIN,
-      versionMax: LINK_VERSION_MAX,
+      versionMax: this.#options.linkVersionMax,
       nodeId: keys.publicKey,
       serverId: serverKey,
       incarnation: system.incarnation,
@@ -264,7 +265,7 @@ class Attempt {
     const { mac, rest } = splitMac(body);
     this.#challenge = decodeChallenge(rest);
     const { version } = this.#challenge;
-    if (version < LINK_VERSION_MIN || version > LINK_VERSION_MAX) throw new WireError("malformed", "a foreign link version");
+    if (version < LINK_VERSION_MIN || version > this.#options.linkVersionMax) throw new WireError("malformed", "a foreign link version");
     const proofs = new Proofs(this.#options.keys.secretKey, this.#options.serverKey, this.#hello!, rest);
     if (!proofs.check("server", mac)) throw new WireError("malformed", "a false proof");
     this.#proofs = proofs;
@@ -275,7 +276,8 @@ class Attempt {
 
   #onReady(body: Uint8Array): void {
     if (!this.#proofs!.check("server", body)) throw new WireError("malformed", "a false proof");
-    const opened = this.#modules.openLink(this.#options.serverKey, this.#challenge!.incarnation, this.#channels, this.#challenge!.version);
+    const { incarnation, version } = this.#challenge!;
+    const opened = this.#modules.openLink(this.#options.serverKey, incarnation, this.#channels, version);
     const early = this.#early;
     this.#finish();
     if (opened === undefined) {

@@ -68,8 +68,11 @@ export function decodeChallenge(body: Uint8Array): Challenge {
 }
 
 /** @returns the version both ends speak, or undefined. */
-export function chooseVersion(hello: { readonly versionMin: number; readonly versionMax: number }): number | undefined {
-  const version = Math.min(hello.versionMax, LINK_VERSION_MAX);
+export function chooseVersion(
+  hello: { readonly versionMin: number; readonly versionMax: number },
+  ownMax = LINK_VERSION_MAX,
+): number | undefined {
+  const version = Math.min(hello.versionMax, ownMax);
   return version >= Math.max(hello.versionMin, LINK_VERSION_MIN) ? version : undefined;
 }
 

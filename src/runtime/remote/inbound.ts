@@ -1,48 +1,65 @@
-// Owns: what one peer's casts and calls lead to here. Invariant: a message reaches a handler only if its actor is open
-// to peers, the protocol versions fit and the payload passes its schema; all others are counted.
+// Owns: what one peer's casts and calls lead to here. Invariants: a message reaches a handler only if its actor is
+// open to peers, the protocol versions fit and the payload passes its schema; all others are counted. What waits for
+// an actor whose mailbox is "wait" holds the peer's credit, so the peer's window bounds it.
 import type { z } from "zod";
 import type { Cell } from "../core/cell.js";
-import type { CallError } from "../core/failure.js";
+import type { CastResult } from "../core/failure.js";
 import type { Sender } from "../core/mailbox.js";
 import type { CallSchema } from "../core/protocol.js";
-import type { Link } from "./link.js";
+import type { Arrival, Link } from "./link.js";
 import { parsePayload } from "./payload.js";
 import type { PeerLine } from "./peer-line.js";
-import type { Address, WireRecord } from "./record.js";
-import { RemoteReply } from "./remote-reply.js";
+import type { CallRecord, CastRecord } from "./record.js";
+import { Cancellations, RemoteReply } from "./remote-reply.js";
+import { resolveAddress } from "./resolve.js";
+import { Waitlist, type WaitingMessage } from "./waitlist.js";
+
+interface HeldMessage extends WaitingMessage {
+  readonly link: Link;
+  readonly release: () => void;
+  readonly record: CastRecord | CallRecord;
+}
 
 export class Inbound {
   readonly #line: PeerLine;
   readonly #sender: Sender;
+  readonly #cancellations = new Cancellations();
+  readonly #held = new Map<string, Waitlist<HeldMessage>>();
 
   constructor(line: PeerLine, sender: Sender) {
     this.#line = line;
     this.#sender = sender;
   }
 
-  onCast({ address, payload }: WireRecord & { kind: "cast" }, link: Link): void {
+  onCast(record: CastRecord, arrival: Arrival): void {
+    const { address, payload } = record;
     const { deadLetters } = this.#line.system;
-    const found = this.#resolve(address, "cast");
+    const found = resolveAddress(this.#line.system, address, "cast");
     if ("code" in found) {
       deadLetters.add(found.code === "stopped" ? "undeliverable" : "malformed", address.target, address.name, payload);
-      if (found.code !== "stopped") link.penalize(1);
+      if (found.code !== "stopped") arrival.link.penalize(1);
       return;
     }
     const parsed = parsePayload(found.schema as z.ZodType, payload);
     if (!parsed.ok) {
       deadLetters.add("malformed", address.target, address.name, payload);
-      link.penalize(1);
+      arrival.link.penalize(1);
       return;
     }
-    if (found.cell.deliverCast(address.name, parsed.value, this.#sender) === "full") {
-      deadLetters.add("undeliverable", address.target, address.name, payload);
-    }
+    const { cell } = found;
+    const take = (): CastResult => cell.deliverCast(address.name, parsed.value, this.#sender, record.trace);
+    const isBehind = this.#held.size > 0 && this.#held.has(cell.path);
+    if (!isBehind && take() !== "full") return;
+    if (cell.holdsSenders) this.#hold(cell, record, arrival, take);
+    else deadLetters.add("undeliverable", address.target, address.name, payload);
   }
 
-  onCall(record: WireRecord & { kind: "call" }, link: Link): void {
-    const { address, id } = record;
-    const slot = new RemoteReply(this.#line.system, link, id, record.timeoutMs, address);
-    const found = this.#resolve(address, "call");
+  onCall(record: CallRecord, arrival: Arrival): void {
+    const { address, id, timeoutMs } = record;
+    const { system } = this.#line;
+    const { link } = arrival;
+    const slot = new RemoteReply({ id, timeoutMs, address }, { system, link, cancellations: this.#cancellations });
+    const found = resolveAddress(system, address, "call");
     if ("code" in found) {
       if (found.code !== "stopped") link.penalize(1);
       slot.fail(found);
@@ -54,26 +71,47 @@ export class Inbound {
       slot.fail({ code: "protocol", message: `the request of ${address.target}.${address.name} is not valid: ${parsed.message}` });
       return;
     }
-    found.cell.deliverCall(address.name, parsed.value, slot, this.#sender, record.chain);
+    const { cell } = found;
+    const take = (): CastResult => {
+      cell.deliverCall(address.name, parsed.value, slot, this.#sender, record.chain, record.trace);
+      return "accepted";
+    };
+    if (this.#held.size > 0 && this.#held.has(cell.path)) this.#hold(cell, record, arrival, take);
+    else take();
   }
 
-  #resolve(address: Address, kind: "call" | "cast"): { readonly cell: Cell; readonly schema: unknown } | CallError {
-    const { target, name } = address;
-    const { system } = this.#line;
-    const cell = system.roots.get(target) ?? system.cellAt(target);
-    if (cell === undefined || !cell.isRemote) return { code: "stopped", message: `no actor ${target} on this node` };
-    const { protocol } = cell;
-    const isCompatible =
-      protocol.name === address.protocol &&
-      protocol.version >= address.compatibleFrom &&
-      address.version >= protocol.compatibleFrom;
-    if (!isCompatible) {
-      const [theirs, ours] = [`${address.protocol}/${address.version}`, `${protocol.name}/${protocol.version}`];
-      return { code: "protocol", message: `${target} speaks ${ours}, not ${theirs}` };
+  onCancel(id: number): void {
+    this.#cancellations.cancel(id);
+  }
+
+  /** What a closed link has brought must not outlive its window: it goes as the messages under way on it went. */
+  onLinkEnd(link: Link): void {
+    this.#cancellations.onLinkEnd(link);
+    for (const [path, waiting] of [...this.#held]) {
+      for (const { record } of waiting.extract((each) => each.link === link)) {
+        this.#line.system.deadLetters.add("undeliverable", record.address.target, record.address.name, record.payload);
+      }
+      if (waiting.size === 0) this.#held.delete(path);
     }
-    if (!Object.hasOwn(protocol[kind] as object, name)) {
-      return { code: "protocol", message: `${protocol.name}/${protocol.version} has no ${kind} "${name}"` };
-    }
-    return { cell, schema: (protocol[kind] as Record<string, unknown>)[name] };
+  }
+
+  #hold(cell: Cell, record: CastRecord | CallRecord, { link, lane, sizeBytes }: Arrival, take: () => CastResult): void {
+    const release = link.hold(lane, sizeBytes);
+    const { path } = cell;
+    const waiting = this.#held.get(path) ?? new Waitlist<HeldMessage>();
+    this.#held.set(path, waiting);
+    waiting.add(cell, {
+      sizeBytes,
+      link,
+      release,
+      record,
+      take: () => {
+        const result = take();
+        if (result === "full") return result;
+        release();
+        if (waiting.size === 1) this.#held.delete(path);
+        return result;
+      },
+    });
   }
 }

@@ -10,13 +10,15 @@ const OVERSHOOT_BYTES = 8 * 1024 * 1024;
 
 interface Transfer {
   readonly record: unknown[];
+  readonly sizeBytes: number;
   readonly sizes: readonly number[];
   readonly buffers: Uint8Array[];
   offset: number;
 }
 
 export interface LaneReceiverEvents {
-  onRecord(record: unknown[]): void;
+  /** `sizeBytes`: of the body and its tensors together, as the sender counted them. */
+  onRecord(record: unknown[], sizeBytes: number): void;
   onControl(header: FrameHeader, body: Uint8Array): void;
   /** A record whose arrays lie in shared memory. */
   onShared(header: FrameHeader, body: Uint8Array): { record: unknown[]; buffers: readonly Uint8Array[] };
@@ -31,6 +33,7 @@ export class LaneReceiver {
   #sequence = 0;
   #receivedBytes = 0;
   #grantedBytes = 0;
+  #heldBytes = 0;
   #transfer: Transfer | undefined;
   framesReceived = 0;
   recordsReceived = 0;
@@ -43,6 +46,18 @@ export class LaneReceiver {
 
   get receivedBytes(): number {
     return this.#receivedBytes;
+  }
+
+  /** Keeps the credit for a record that cannot be worked off yet, so that its sender slows down. @returns the release. */
+  hold(sizeBytes: number): () => void {
+    this.#heldBytes += sizeBytes;
+    let isHeld = true;
+    return () => {
+      if (!isHeld) return;
+      isHeld = false;
+      this.#heldBytes -= sizeBytes;
+      this.#grant();
+    };
   }
 
   accept(parts: readonly Uint8Array[]): void {
@@ -72,17 +87,22 @@ export class LaneReceiver {
         break;
       case FrameKind.shared: {
         if (this.#transfer !== undefined) throw new WireError("malformed", "a shared record inside a transfer");
-        const { record, buffers } = this.#events.onShared(header, frame!.subarray(HEADER_BYTES));
-        this.#deliver(record, buffers);
+        const body = frame!.subarray(HEADER_BYTES);
+        const { record, buffers } = this.#events.onShared(header, body);
+        this.#deliver(record, buffers, body.length); // its arrays are bounded by the segments that the peer may offer
         break;
       }
       default:
         this.#events.onControl(header, frame!.subarray(HEADER_BYTES));
     }
-    if (this.#receivedBytes - this.#grantedBytes >= this.#windowBytes / 4) {
-      this.#grantedBytes = this.#receivedBytes;
-      this.#events.onCredit(this.#grantedBytes);
-    }
+    this.#grant();
+  }
+
+  #grant(): void {
+    const doneBytes = this.#receivedBytes - this.#heldBytes;
+    if (doneBytes - this.#grantedBytes < this.#windowBytes / 4) return;
+    this.#grantedBytes = doneBytes;
+    this.#events.onCredit(doneBytes);
   }
 
   #acceptBatch(frame: Uint8Array, count: number): void {
@@ -99,7 +119,7 @@ export class LaneReceiver {
         return copy;
       });
       if (at !== tensors.length) throw new WireError("malformed", "tensor bytes left over");
-      this.#deliver(record, buffers);
+      this.#deliver(record, buffers, body.length + tensors.length);
     }
   }
 
@@ -111,7 +131,8 @@ export class LaneReceiver {
     if (sizes.length !== header.count || total !== header.value || total === 0) {
       throw new WireError("malformed", "a transfer whose header and table differ");
     }
-    this.#transfer = { record, sizes, buffers: [], offset: 0 };
+    const sizeBytes = frame.length - HEADER_BYTES + total;
+    this.#transfer = { record, sizeBytes, sizes, buffers: [], offset: 0 };
     this.#openBuffer();
   }
 
@@ -147,12 +168,12 @@ export class LaneReceiver {
     this.#openBuffer();
     if (transfer.buffers.length < transfer.sizes.length) return;
     this.#transfer = undefined;
-    this.#deliver(transfer.record, transfer.buffers);
+    this.#deliver(transfer.record, transfer.buffers, transfer.sizeBytes);
   }
 
-  #deliver(record: unknown[], buffers: readonly Uint8Array[]): void {
+  #deliver(record: unknown[], buffers: readonly Uint8Array[], sizeBytes: number): void {
     attachTensors(record, buffers);
     this.recordsReceived += 1;
-    this.#events.onRecord(record);
+    this.#events.onRecord(record, sizeBytes);
   }
 }

@@ -40,10 +40,19 @@ export interface LinkOptions {
   readonly isDialer: boolean;
   /** Dialed to this very host and spoken in a version with shared memory: offer it. */
   readonly isSharing: boolean;
+  /** The link version that the handshake settled on. */
+  readonly version: number;
+}
+
+/** Where a record came from: what is needed to keep its credit back. */
+export interface Arrival {
+  readonly link: Link;
+  readonly lane: number;
+  readonly sizeBytes: number;
 }
 
 export interface LinkEvents {
-  onRecord(record: unknown[], link: Link): void;
+  onRecord(record: unknown[], arrival: Arrival): void;
   onEnd(end: LinkEnd, message: string): void;
 }
 
@@ -63,6 +72,7 @@ export interface LinkReport {
   readonly nodeId: string;
   readonly endpoint: string;
   readonly isDialer: boolean;
+  readonly version: number;
   readonly roundTripMs: number | undefined;
   readonly violations: number;
   readonly lanes: readonly LaneReport[];
@@ -75,6 +85,7 @@ export class Link {
   readonly incarnation: string;
   readonly endpoint: string;
   readonly isDialer: boolean;
+  readonly version: number;
   readonly #host: Host;
   readonly #pool = new BufferPool();
   readonly #codec = new Codec(this.#pool);
@@ -101,6 +112,7 @@ export class Link {
     this.incarnation = options.incarnation;
     this.endpoint = options.endpoint;
     this.isDialer = options.isDialer;
+    this.version = options.version;
     this.#host = host;
     this.#events = events;
     this.#heardAtMs = host.clock.nowMs();
@@ -122,7 +134,7 @@ export class Link {
     this.#receivers = channels.map(
       (_, lane) =>
         new LaneReceiver(windows[lane]!, this.#codec, {
-          onRecord: (record) => this.#onRecord(record, lane),
+          onRecord: (record, sizeBytes) => this.#onRecord(record, lane, sizeBytes),
           onControl: (header, body) => this.#onControl(header, body, lane),
           onShared: (header, body) => {
             if (this.#shared === undefined || lane !== Lane.bulk) throw new WireError("malformed", "no shared memory was offered");
@@ -154,6 +166,12 @@ export class Link {
     if (this.#end !== undefined) return "stopped";
     const encoded: EncodedRecord = this.#codec.encode(record, this.#place);
     if (encoded.placed !== undefined) return this.#sendShared(encoded.body, encoded.placed, encoded.tensorBytes, share);
+    return this.sendEncoded(encoded, share);
+  }
+
+  /** A record encoded before; its memory must stay as it is until the link has closed or acknowledged it. */
+  sendEncoded(encoded: EncodedRecord, share = 1): "accepted" | "full" | "stopped" {
+    if (this.#end !== undefined) return "stopped";
     const isBulk = encoded.tensorBytes >= BULK_BYTES_MIN;
     const sender = this.#senders[isBulk ? Lane.bulk : Lane.message]!;
     if (!sender.hasRoom(encoded.body.length + encoded.tensorBytes, share)) return "full";
@@ -192,6 +210,14 @@ export class Link {
       if (!(error instanceof WireError)) this.#host.logger.error("link failed on a frame", { nodeId: this.nodeId, error });
       this.close("violation", `broken frame on the ${LANES[lane]} lane: ${message}`);
     }
+  }
+
+  /** Keeps back the credit for a record that its actor cannot take yet. @returns the function that gives it. */
+  hold(lane: number, sizeBytes: number): () => void {
+    const release = this.#receivers[lane]!.hold(sizeBytes);
+    return () => {
+      if (this.#end === undefined) release();
+    };
   }
 
   /** A well-formed frame with a message that fits no protocol. */
@@ -259,9 +285,9 @@ export class Link {
     this.#sendControl(FrameKind.pong, 0, 0);
   }
 
-  #onRecord(record: unknown[], lane: number): void {
+  #onRecord(record: unknown[], lane: number, sizeBytes: number): void {
     if (lane === Lane.control) throw new WireError("malformed", "a record on the control lane");
-    if (this.#end === undefined) this.#events.onRecord(record, this);
+    if (this.#end === undefined) this.#events.onRecord(record, { link: this, lane, sizeBytes });
   }
 
   #onControl(header: FrameHeader, body: Uint8Array, lane: number): void {
@@ -298,6 +324,7 @@ export class Link {
       nodeId: this.nodeId,
       endpoint: this.endpoint,
       isDialer: this.isDialer,
+      version: this.version,
       roundTripMs: this.#roundTripMs,
       violations: this.#violations,
       lanes: LANES.map((lane, i) => {

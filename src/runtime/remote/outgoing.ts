@@ -1,21 +1,36 @@
-// Owns: the casts and calls that this system sends to one peer. Invariant: a call that was sent settles exactly once:
-// by its answer, its deadline, its caller's signal or the peer going down.
+// Owns: the casts and calls that this system sends to one peer. Invariants: a call that was sent settles exactly once:
+// by its answer, its deadline, its caller's signal or the peer going down; the peer is told when the caller gave up.
 import type { z } from "zod";
 import { PendingCall, type CallOptions } from "../core/calls.js";
 import { flattenChain } from "../core/chain.js";
 import { describeError, type CallError, type CallResult, type CastResult } from "../core/failure.js";
+import type { Delivery } from "../core/mailbox.js";
 import type { AnyProtocol, CallSchema } from "../core/protocol.js";
+import type { TraceContext } from "../core/trace.js";
+import { LINK_VERSION_DELIVERY } from "../wire/limits.js";
 import type { Link } from "./link.js";
 import { parsePayload, unsendable } from "./payload.js";
-import type { PeerLine } from "./peer-line.js";
-import { addressFields, RecordKind } from "./record.js";
+import { REPLY_SHARE, type PeerLine } from "./peer-line.js";
+import { addressFields, RecordKind, traceFields, type ProtocolTag } from "./record.js";
 
 /** One peer's calls under way; at ~300 B each this is 20 MiB, far past any useful window. */
 const PENDING_CALLS_MAX = 65_536;
 
+interface PendingRecord {
+  readonly call: PendingCall;
+  /** Absent for a confirmed cast, whose answer is only that its handler has finished. */
+  readonly reply: z.ZodType | undefined;
+}
+
+export interface ConfirmedCast {
+  readonly delivery: Delivery;
+  readonly run: number;
+  readonly trace: TraceContext | undefined;
+}
+
 export class Outgoing {
   readonly #line: PeerLine;
-  readonly #calls = new Map<number, { readonly call: PendingCall; readonly reply: z.ZodType }>();
+  readonly #calls = new Map<number, PendingRecord>();
   #number = 0;
 
   constructor(line: PeerLine) {
@@ -23,11 +38,21 @@ export class Outgoing {
   }
 
   cast(protocol: AnyProtocol, target: string, name: string, message: unknown): CastResult {
-    const { link } = this.#line;
+    const { link, system } = this.#line;
     if (link === undefined) return "stopped";
+    const span = system.tracer === undefined ? undefined : system.traceOut("cast", target, name);
     try {
-      return link.send([RecordKind.cast, message, null, ...addressFields(protocol, target, name)]);
+      const trace = link.version < LINK_VERSION_DELIVERY ? undefined : (span?.context ?? system.currentTrace());
+      const address = addressFields(protocol, target, name);
+      const result = link.send(
+        trace === undefined
+          ? [RecordKind.cast, message, null, ...address]
+          : [RecordKind.cast, message, null, ...address, ...traceFields(trace)],
+      );
+      span?.end();
+      return result;
     } catch (error) {
+      span?.end(error);
       this.#countUnsendable(target, name, message, error);
       return "full";
     }
@@ -43,41 +68,91 @@ export class Outgoing {
     const { system, label, link } = this.#line;
     const call = new PendingCall(`node ${label} ${target}`, name, options, system.host.clock, system.deadlines);
     if (call.isDone) return call.promise;
-    if (link === undefined) {
-      call.fail({ code: "unreachable", message: `node ${label} is ${this.#line.state}` });
+    const schema = (protocol.call as Record<string, CallSchema | undefined>)[name];
+    if (schema === undefined) {
+      call.fail({ code: "protocol", message: `${protocol.name}/${protocol.version} has no call "${name}"` });
       return call.promise;
+    }
+    if (system.tracer !== undefined) call.span = system.traceOut("call", target, name);
+    const chain = options?.detached === true ? undefined : system.currentChain();
+    const timeoutMs = call.deadlineMs - system.host.clock.nowMs();
+    const trace = call.span?.context ?? system.currentTrace();
+    this.#send(call, schema.reply, link, message, (id) => {
+      const fields = [id, timeoutMs, chain === undefined ? null : flattenChain(chain), ...addressFields(protocol, target, name)];
+      return trace === undefined || link!.version < LINK_VERSION_DELIVERY ? fields : [...fields, ...traceFields(trace)];
+    }, RecordKind.call);
+    return call.promise;
+  }
+
+  /** A cast of an outbox; the result is its handler's. "unreachable" also means: not now, try again. */
+  confirmed(
+    cast: ConfirmedCast,
+    target: { readonly protocol: ProtocolTag; readonly path: string; readonly name: string },
+    message: unknown,
+    options: CallOptions,
+  ): Promise<CallResult<unknown>> {
+    const { system, label, link } = this.#line;
+    const call = new PendingCall(`node ${label} ${target.path}`, target.name, options, system.host.clock, system.deadlines);
+    if (call.isDone) return call.promise;
+    if (link !== undefined && link.version < LINK_VERSION_DELIVERY) {
+      call.fail({ code: "unreachable", message: `node ${label} is too old for confirmed casts` });
+      return call.promise;
+    }
+    const timeoutMs = call.deadlineMs - system.host.clock.nowMs();
+    const { outbox, sequence } = cast.delivery;
+    const address = addressFields(target.protocol, target.path, target.name);
+    const fields = (id: number): unknown[] => [id, timeoutMs, outbox, sequence, cast.run, ...address, ...traceFields(cast.trace)];
+    this.#send(call, undefined, link, message, fields, RecordKind.confirmed);
+    return call.promise;
+  }
+
+  #send(
+    call: PendingCall,
+    reply: z.ZodType | undefined,
+    link: Link | undefined,
+    message: unknown,
+    fields: (id: number) => unknown[],
+    kind: number,
+  ): void {
+    const { label, state } = this.#line;
+    if (link === undefined) {
+      call.fail({ code: "unreachable", message: `node ${label} is ${state}` });
+      return;
     }
     if (this.#calls.size >= PENDING_CALLS_MAX) {
       call.fail({ code: "full", message: `${PENDING_CALLS_MAX} calls to node ${label} are pending` });
-      return call.promise;
+      return;
     }
     const id = ++this.#number;
-    const chain = options?.detached === true ? undefined : system.currentChain();
-    const timeoutMs = call.deadlineMs - system.host.clock.nowMs();
-    const fields = [id, timeoutMs, chain === undefined ? null : flattenChain(chain)];
     try {
-      const result = link.send([RecordKind.call, message, null, ...fields, ...addressFields(protocol, target, name)]);
+      const result = link.send([kind, message, null, ...fields(id)]);
       if (result !== "accepted") {
         const isFull = result === "full";
         call.fail({
           code: isFull ? "full" : "unreachable",
           message: isFull ? `the outbox to node ${label} is full` : "the link has just closed",
         });
-        return call.promise;
+        return;
       }
     } catch (error) {
       call.fail(unsendable(error));
-      return call.promise;
+      return;
     }
-    const schema = protocol.call[name] as CallSchema;
-    this.#calls.set(id, { call, reply: schema.reply });
-    call.onSettled = () => void this.#calls.delete(id);
-    return call.promise;
+    this.#calls.set(id, { call, reply });
+    call.onSettled = (isAnswered) => {
+      this.#calls.delete(id);
+      if (isAnswered || kind !== RecordKind.call || !link.isOpen || link.version < LINK_VERSION_DELIVERY) return;
+      link.send([RecordKind.cancel, null, null, id], REPLY_SHARE);
+    };
   }
 
   onReply(id: number, payload: unknown, link: Link): void {
     const pending = this.#calls.get(id);
     if (pending === undefined) return; // timed out or aborted here meanwhile
+    if (pending.reply === undefined) {
+      pending.call.succeed(undefined);
+      return;
+    }
     const parsed = parsePayload(pending.reply, payload);
     if (parsed.ok) pending.call.succeed(parsed.value);
     else {

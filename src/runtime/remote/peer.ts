@@ -4,13 +4,16 @@
 import type { CallOptions } from "../core/calls.js";
 import type { CallResult, CastResult, StopReason } from "../core/failure.js";
 import type { AnyProtocol } from "../core/protocol.js";
-import type { Ref } from "../core/ref.js";
+import type { CastOptions, Ref } from "../core/ref.js";
 import type { SystemCore } from "../core/system.js";
+import { ConfirmedReceiver } from "./confirmed-receiver.js";
 import { Inbound } from "./inbound.js";
-import type { Link, LinkEnd, LinkReport } from "./link.js";
-import { Outgoing } from "./outgoing.js";
+import type { Arrival, Link, LinkEnd, LinkReport } from "./link.js";
+import { Outgoing, type ConfirmedCast } from "./outgoing.js";
 import type { PeerLine, PeerState } from "./peer-line.js";
-import { readRecord } from "./record.js";
+import { readRecord, type ProtocolTag } from "./record.js";
+import { ReliableReceiver } from "./reliable-receiver.js";
+import { ReliableSender, type ReliableReport } from "./reliable-sender.js";
 import type { TypedArray } from "../wire/codec.js";
 import { RemoteRef } from "./remote-ref.js";
 import { Watches } from "./watches.js";
@@ -31,6 +34,14 @@ export interface TensorType<T extends TypedArray> {
 /** Node ids are 64 digits; the first eight tell them apart in logs. */
 const LABEL_LENGTH = 8;
 
+export interface PeerModules {
+  readonly system: SystemCore;
+  /** Counts streams and runs for the whole system: each number is used once in an incarnation. */
+  readonly nextStreamId: () => number;
+  /** The last stream of this node that an earlier, forgotten object of the same incarnation has seen. */
+  readonly forgottenStreamId: number;
+}
+
 export class Peer {
   readonly nodeId: string;
   readonly incarnation: string;
@@ -40,9 +51,12 @@ export class Peer {
   readonly #outgoing: Outgoing;
   readonly #inbound: Inbound;
   readonly #watches: Watches;
+  readonly #reliableOut: ReliableSender;
+  readonly #reliableIn: ReliableReceiver;
+  readonly #confirmed: ConfirmedReceiver;
   readonly #downListeners = new Set<(down: PeerDown) => void>();
 
-  constructor(system: SystemCore, nodeId: string, incarnation: string) {
+  constructor(nodeId: string, incarnation: string, { system, nextStreamId, forgottenStreamId }: PeerModules) {
     this.nodeId = nodeId;
     this.incarnation = incarnation;
     const state = (): PeerState => this.#state;
@@ -59,8 +73,12 @@ export class Peer {
       },
     };
     this.#outgoing = new Outgoing(this.#line);
-    this.#inbound = new Inbound(this.#line, Object.freeze({ nodeId, link: this }));
+    const sender = Object.freeze({ nodeId, link: this });
+    this.#inbound = new Inbound(this.#line, sender);
     this.#watches = new Watches(this.#line);
+    this.#reliableOut = new ReliableSender(this.#line, nextStreamId);
+    this.#reliableIn = new ReliableReceiver(this.#line, sender, forgottenStreamId);
+    this.#confirmed = new ConfirmedReceiver(this.#line, sender);
   }
 
   get state(): PeerState {
@@ -95,8 +113,28 @@ export class Peer {
     return this.#links.map((link) => link.report());
   }
 
-  castTo(protocol: AnyProtocol, target: string, name: string, message: unknown): CastResult {
-    return this.#outgoing.cast(protocol, target, name, message);
+  reliableReport(): ReliableReport {
+    return this.#reliableOut.report();
+  }
+
+  castTo(protocol: AnyProtocol, target: string, name: string, message: unknown, options?: CastOptions): CastResult {
+    if (options?.delivery !== "reliable") return this.#outgoing.cast(protocol, target, name, message);
+    const { system } = this.#line;
+    const span = system.tracer === undefined ? undefined : system.traceOut("cast", target, name);
+    const trace = span?.context ?? system.currentTrace();
+    const result = this.#reliableOut.cast(protocol, target, name, message, trace);
+    span?.end();
+    return result;
+  }
+
+  /** A cast that is answered when its handler has finished; for outboxes, which number and repeat theirs. */
+  confirmTo(
+    cast: ConfirmedCast,
+    target: { readonly protocol: ProtocolTag; readonly path: string; readonly name: string },
+    message: unknown,
+    options: CallOptions,
+  ): Promise<CallResult<unknown>> {
+    return this.#outgoing.confirmed(cast, target, message, options);
   }
 
   callTo(
@@ -116,12 +154,19 @@ export class Peer {
   addLink(link: Link): void {
     this.#links.push(link);
     this.#state = "up";
+    this.#reliableOut.onLinkChanged();
   }
 
   /** @returns true when that was the last one. */
   removeLink(link: Link, end: LinkEnd, message: string): boolean {
     this.#links = this.#links.filter((each) => each !== link);
-    if (this.#links.length > 0 || this.#state !== "up") return false;
+    this.#inbound.onLinkEnd(link);
+    if (this.#state !== "up") return false;
+    if (this.#links.length > 0) {
+      this.#reliableOut.onLinkChanged();
+      this.#reliableIn.onLinkChanged();
+      return false;
+    }
     this.#goDown("down", { end, message });
     return true;
   }
@@ -135,6 +180,18 @@ export class Peer {
     this.#state = "replaced";
     for (const link of links) link.close("lost", "the node came back as a new incarnation");
     if (wasUp) this.#goDown("replaced", { end: "replaced", message: "the node came back as a new incarnation" });
+    this.#reliableOut.abandon();
+  }
+
+  /** This system ends, or has no room to remember a peer that is down. @returns the last stream that came from it. */
+  forget(): number {
+    this.#reliableOut.abandon();
+    return this.#reliableIn.lastId;
+  }
+
+  /** Nothing of it would be missed but its number of streams. */
+  get isIdle(): boolean {
+    return this.#state !== "up" && this.#reliableOut.isEmpty;
   }
 
   closeLinks(): void {
@@ -146,6 +203,7 @@ export class Peer {
   }
 
   async flushed(): Promise<void> {
+    if (this.#links.length > 0) await this.#reliableOut.whenEmpty();
     await Promise.all(this.#links.map((link) => link.flushed()));
   }
 
@@ -164,6 +222,8 @@ export class Peer {
     const { end, message } = down;
     (end === "violation" || end === "silent" ? logger.warn : logger.info)("peer is down", { nodeId: this.nodeId, end, message });
     this.#watches.endInbound();
+    this.#reliableIn.onDown();
+    this.#confirmed.onDown();
     this.#outgoing.failAll({ code: "unreachable", message: `node ${label} went down: ${message}` });
     this.#watches.fireOutbound(message);
     for (const listener of [...this.#downListeners]) {
@@ -176,14 +236,15 @@ export class Peer {
   }
 
   /** @throws WireError when the record is none. */
-  onRecord(raw: readonly unknown[], link: Link): void {
+  onRecord(raw: readonly unknown[], arrival: Arrival): void {
+    const { link } = arrival;
     const record = readRecord(raw);
     switch (record.kind) {
       case "cast":
-        this.#inbound.onCast(record, link);
+        this.#inbound.onCast(record, arrival);
         break;
       case "call":
-        this.#inbound.onCall(record, link);
+        this.#inbound.onCall(record, arrival);
         break;
       case "reply":
         this.#outgoing.onReply(record.id, record.payload, link);
@@ -199,6 +260,18 @@ export class Peer {
         break;
       case "down":
         this.#watches.onDown(record.id, record.reason);
+        break;
+      case "cancel":
+        this.#inbound.onCancel(record.id);
+        break;
+      case "reliable":
+        this.#reliableIn.onRecord(record, arrival);
+        break;
+      case "ack":
+        this.#reliableOut.onAck(record);
+        break;
+      case "confirmed":
+        this.#confirmed.onRecord(record, arrival);
     }
   }
 }

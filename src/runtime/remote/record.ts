@@ -3,14 +3,20 @@
 import { parseChain, type ChainNode } from "../core/chain.js";
 import type { CallError, CallErrorCode, StopCode, StopReason } from "../core/failure.js";
 import type { AnyProtocol } from "../core/protocol.js";
+import { formatTraceparent, parseTraceparent, type TraceContext } from "../core/trace.js";
 import { WireError } from "../wire/codec.js";
 
-export const RecordKind = { cast: 1, call: 2, reply: 3, error: 4, watch: 5, unwatch: 6, down: 7 } as const;
+/** Kinds from 8 on need LINK_VERSION_DELIVERY; the trace fields at the end of a record are left out before it. */
+export const RecordKind = {
+  cast: 1, call: 2, reply: 3, error: 4, watch: 5, unwatch: 6, down: 7, cancel: 8, reliable: 9, ack: 10, confirmed: 11,
+} as const;
 
 /** A path of names of at most 128 characters each, a few levels deep. */
 const PATH_LENGTH_MAX = 512;
 const NAME_LENGTH_MAX = 64;
 const TEXT_LENGTH_MAX = 4096;
+/** An outbox's name and its random number. */
+const OUTBOX_LENGTH_MAX = 160;
 /** A caller that waits longer than a day asks in another way. */
 const TIMEOUT_MS_MAX = 86_400_000;
 
@@ -22,38 +28,108 @@ export interface Address {
   readonly name: string;
 }
 
+interface Addressed {
+  readonly payload: unknown;
+  readonly address: Address;
+  readonly trace: TraceContext | undefined;
+}
+
+export interface CastRecord extends Addressed {
+  readonly kind: "cast";
+}
+
+export interface CallRecord extends Addressed {
+  readonly kind: "call";
+  readonly id: number;
+  readonly timeoutMs: number;
+  readonly chain: ChainNode | undefined;
+}
+
+/** One message of a numbered stream to one actor; `stream` grows with each new stream of a sending system. */
+export interface ReliableRecord extends Addressed {
+  readonly kind: "reliable";
+  readonly stream: number;
+  readonly sequence: number;
+}
+
+/** A cast of an outbox, answered when its handler has finished. A higher `run` takes the place of all lower ones. */
+export interface ConfirmedRecord extends Addressed {
+  readonly kind: "confirmed";
+  readonly id: number;
+  readonly timeoutMs: number;
+  readonly outbox: string;
+  readonly sequence: number;
+  readonly run: number;
+}
+
 export type WireRecord =
-  | { readonly kind: "cast"; readonly payload: unknown; readonly address: Address }
-  | {
-      readonly kind: "call";
-      readonly payload: unknown;
-      readonly address: Address;
-      readonly id: number;
-      readonly timeoutMs: number;
-      readonly chain: ChainNode | undefined;
-    }
+  | CastRecord
+  | CallRecord
+  | ReliableRecord
+  | ConfirmedRecord
+  /** Everything up to `taken` of a stream is in its actor's mailbox; `isEnded`: the rest will never be. */
+  | { readonly kind: "ack"; readonly stream: number; readonly taken: number; readonly isEnded: boolean }
+  | { readonly kind: "cancel"; readonly id: number }
   | { readonly kind: "reply"; readonly payload: unknown; readonly id: number }
   | { readonly kind: "error"; readonly error: CallError; readonly id: number }
   | { readonly kind: "watch"; readonly id: number; readonly target: string }
   | { readonly kind: "unwatch"; readonly id: number }
   | { readonly kind: "down"; readonly id: number; readonly reason: StopReason };
 
-export function addressFields(protocol: AnyProtocol, target: string, name: string): unknown[] {
+/** What of a protocol stands on the wire. */
+export type ProtocolTag = Pick<AnyProtocol, "name" | "version" | "compatibleFrom">;
+
+export function addressFields(protocol: ProtocolTag, target: string, name: string): unknown[] {
   return [target, protocol.name, protocol.version, protocol.compatibleFrom, name];
+}
+
+const ADDRESS_FIELDS = 5;
+
+/** The end of a record that carries a trace; nothing when there is none. */
+export function traceFields(trace: TraceContext | undefined): unknown[] {
+  if (trace === undefined) return [];
+  const header = formatTraceparent(trace);
+  return trace.state === undefined ? [header] : [header, trace.state];
 }
 
 export function readRecord(record: readonly unknown[]): WireRecord {
   const [kind, payload, , ...rest] = record;
   switch (kind) {
     case RecordKind.cast:
-      return { kind: "cast", payload, address: readAddress(rest, 0) };
+      return { kind: "cast", payload, address: readAddress(rest, 0), trace: readTrace(rest, 0) };
     case RecordKind.call: {
       const [id, timeoutMs, flat] = rest;
       const parsed = flat === null ? { chain: undefined } : parseChain(flat);
       if (!isId(id) || typeof timeoutMs !== "number" || !(timeoutMs >= 0) || parsed === undefined) throw bad("call");
       const bounded = Math.min(timeoutMs, TIMEOUT_MS_MAX);
-      return { kind: "call", payload, id, timeoutMs: bounded, chain: parsed.chain, address: readAddress(rest, 3) };
+      const { chain } = parsed;
+      return { kind: "call", payload, id, timeoutMs: bounded, chain, address: readAddress(rest, 3), trace: readTrace(rest, 3) };
     }
+    case RecordKind.reliable: {
+      const [stream, sequence] = rest;
+      if (!isId(stream) || !isId(sequence) || sequence === 0) throw bad("reliable");
+      return { kind: "reliable", payload, stream, sequence, address: readAddress(rest, 2), trace: readTrace(rest, 2) };
+    }
+    case RecordKind.ack: {
+      const [stream, taken, isEnded] = rest;
+      if (!isId(stream) || !isId(taken) || typeof isEnded !== "boolean") throw bad("ack");
+      return { kind: "ack", stream, taken, isEnded };
+    }
+    case RecordKind.confirmed: {
+      const [id, timeoutMs, outbox, sequence, run] = rest;
+      if (
+        !isId(id) || typeof timeoutMs !== "number" || !(timeoutMs >= 0) || !isText(outbox, OUTBOX_LENGTH_MAX) ||
+        !isId(sequence) || !isId(run)
+      ) {
+        throw bad("confirmed");
+      }
+      const bounded = Math.min(timeoutMs, TIMEOUT_MS_MAX);
+      const address = readAddress(rest, 5);
+      return { kind: "confirmed", payload, id, timeoutMs: bounded, outbox, sequence, run, address, trace: readTrace(rest, 5) };
+    }
+    case RecordKind.cancel:
+      if (!isId(rest[0])) throw bad("cancel");
+      return { kind: "cancel", id: rest[0] };
     case RecordKind.reply:
       if (!isId(rest[0])) throw bad("reply");
       return { kind: "reply", payload, id: rest[0] };
@@ -87,6 +163,12 @@ function readAddress(rest: readonly unknown[], at: number): Address {
     throw bad("address of a");
   }
   return { target, protocol, version, compatibleFrom, name };
+}
+
+/** A trace that cannot be read is no trace: W3C asks receivers to go on without it. */
+function readTrace(rest: readonly unknown[], addressAt: number): TraceContext | undefined {
+  const at = addressAt + ADDRESS_FIELDS;
+  return rest.length > at ? parseTraceparent(rest[at], rest[at + 1]) : undefined;
 }
 
 const ERROR_CODES: readonly CallErrorCode[] = [

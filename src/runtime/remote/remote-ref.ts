@@ -3,7 +3,7 @@
 import type { CallOptions } from "../core/calls.js";
 import type { CallResult, CastResult, StopReason } from "../core/failure.js";
 import type { AnyProtocol, CallName, CastName, Message, Reply, Request } from "../core/protocol.js";
-import type { Ref } from "../core/ref.js";
+import type { CastOptions, Ref } from "../core/ref.js";
 import type { Peer } from "./peer.js";
 
 export class RemoteRef<P extends AnyProtocol> implements Ref<P> {
@@ -19,8 +19,8 @@ export class RemoteRef<P extends AnyProtocol> implements Ref<P> {
     this.nodeId = peer.nodeId;
   }
 
-  cast<N extends CastName<P>>(name: N, message: Message<P, N>): CastResult {
-    return this.#peer.castTo(this.protocol, this.path, name, message);
+  cast<N extends CastName<P>>(name: N, message: Message<P, N>, options?: CastOptions): CastResult {
+    return this.#peer.castTo(this.protocol, this.path, name, message, options);
   }
 
   call<N extends CallName<P>>(

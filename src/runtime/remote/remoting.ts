@@ -3,7 +3,9 @@
 import { RuntimeError } from "../core/failure.js";
 import type { SystemCore } from "../core/system.js";
 import type { Host, MetricSample, TimerHandle } from "../host/host.js";
-import { CHUNK_BYTES_IPC, CHUNK_BYTES_TCP, LINK_VERSION_SHARED } from "../wire/limits.js";
+import {
+  CHUNK_BYTES_IPC, CHUNK_BYTES_TCP, LINK_VERSION_MAX, LINK_VERSION_MIN, LINK_VERSION_SHARED,
+} from "../wire/limits.js";
 import { Acceptor } from "./acceptor.js";
 import { Dialer } from "./dialer.js";
 import { assertKeys, isKey, type CurveKeys } from "./keys.js";
@@ -21,6 +23,8 @@ export interface ListenOptions {
   readonly allow: "any" | ((publicKey: string) => boolean);
   /** No encryption; only on loopback and ipc. Ids are proven all the same. */
   readonly plain?: boolean;
+  /** Speak no higher link version, while a rolling upgrade may still be taken back. Default: the highest. */
+  readonly linkVersionMax?: number;
 }
 
 export interface Listener {
@@ -38,6 +42,8 @@ export interface ConnectOptions {
   readonly plain?: boolean;
   /** Default true: a lost link is opened again until the system shuts down or `disconnect` is called. */
   readonly reconnect?: boolean;
+  /** Speak no higher link version, while a rolling upgrade may still be taken back. Default: the highest. */
+  readonly linkVersionMax?: number;
   readonly signal?: AbortSignal;
 }
 
@@ -52,6 +58,20 @@ const LINKS_PER_PEER_MAX = 8;
 const LINKS_MAX = 4096;
 /** Looking for the lost connection means a ping to every peer: once for all that break within this time. */
 const PROBE_DELAY_MS = 10;
+
+/** Of forgotten peers only what keeps a reliable cast from being taken twice: 150 B each. */
+const FORGOTTEN_PEERS_MAX = 65_536;
+
+/** What a finished handshake hands over. */
+interface OpenedChannels {
+  readonly nodeId: string;
+  readonly incarnation: string;
+  readonly channels: readonly Channel[];
+  readonly version: number;
+  readonly endpoint: string;
+  readonly isDialer: boolean;
+  readonly onEnd: (link: Link) => void;
+}
 
 interface OpenListener extends Listener {
   readonly socket: BoundSocket;
@@ -68,6 +88,8 @@ export class Remoting {
   readonly #peers = new Map<string, Peer>();
   readonly #peerListeners = new Set<(peer: Peer) => void>();
   readonly #links = new Set<Link>();
+  readonly #forgotten = new Map<string, { readonly incarnation: string; readonly lastStreamId: number }>();
+  #streamId = 0;
   #beatTimer: TimerHandle;
   #beatDueMs = 0;
   #probeTimer: TimerHandle;
@@ -111,12 +133,20 @@ export class Remoting {
     const { keys, allow } = options;
     const isAllowed = (publicKey: string): boolean => allow === "any" || allow(publicKey) === true;
     const acceptor = new Acceptor(
-      { keys, isAllowed, isBarred: (nodeId) => this.#penalties.holds(nodeId) },
+      {
+        keys,
+        isAllowed,
+        isBarred: (nodeId) => this.#penalties.holds(nodeId),
+        linkVersionMax: versionMax(options.linkVersionMax),
+      },
       {
         system: this.#system,
         host: this.#host,
-        openLink: (nodeId, incarnation, channels) =>
-          this.#openLink(nodeId, incarnation, channels, options.endpoint, (link) => acceptor.forget(link))?.link,
+        openLink: (nodeId, incarnation, channels, version) =>
+          this.#openLink({
+            nodeId, incarnation, channels, version, endpoint: options.endpoint, isDialer: false,
+            onEnd: (link) => acceptor.forget(link),
+          })?.link,
       },
     );
     const socket = await transport.bind({
@@ -159,13 +189,22 @@ export class Remoting {
     this.#assertOpen();
     const { endpoint, serverKey, keys } = options;
     const dialer = new Dialer(
-      { endpoint, serverKey, keys, isPlain: options.plain === true, isReconnecting: options.reconnect !== false },
+      {
+        endpoint,
+        serverKey,
+        keys,
+        isPlain: options.plain === true,
+        isReconnecting: options.reconnect !== false,
+        linkVersionMax: versionMax(options.linkVersionMax),
+      },
       {
         system: this.#system,
         host: this.#host,
         transport,
         openLink: (nodeId, incarnation, channels, version) =>
-          this.#openLink(nodeId, incarnation, channels, endpoint, (link) => dialer.onLinkEnd(link), version),
+          this.#openLink({
+            nodeId, incarnation, channels, version, endpoint, isDialer: true, onEnd: (link) => dialer.onLinkEnd(link),
+          }),
       },
     );
     this.#dialers.set(dialer, serverKey);
@@ -197,6 +236,7 @@ export class Remoting {
     if (this.#beatTimer !== undefined) this.#host.clock.clearTimer(this.#beatTimer);
     if (this.#probeTimer !== undefined) this.#host.clock.clearTimer(this.#probeTimer);
     for (const link of [...this.#links]) link.close("closed", "the system shuts down");
+    for (const peer of this.#peers.values()) peer.forget();
     for (const { acceptor, socket } of this.#listeners) {
       acceptor.close();
       await socket.close(true);
@@ -232,17 +272,9 @@ export class Remoting {
     }
   }
 
-  #openLink<C extends Channel>(
-    nodeId: string,
-    incarnation: string,
-    channels: readonly C[],
-    endpoint: string,
-    onEnd: (link: Link) => void,
-    /** The link version of a dialed link. */
-    dialedVersion?: number,
-  ): { readonly link: Link; readonly peer: Peer } | undefined {
+  #openLink(made: OpenedChannels): { readonly link: Link; readonly peer: Peer } | undefined {
+    const { nodeId, incarnation, channels, endpoint, isDialer, version, onEnd } = made;
     if (this.#isClosed || this.#system.isShuttingDown) return undefined;
-    const isDialer = dialedVersion !== undefined;
     const siblings = [...this.#links].filter((each) => each.nodeId === nodeId);
     if (siblings.length >= LINKS_PER_PEER_MAX) siblings[0]!.close("closed", "the peer has opened too many links");
     if (this.#links.size >= LINKS_MAX && !isDialer) return undefined;
@@ -255,13 +287,14 @@ export class Remoting {
         endpoint,
         chunkBytes,
         isDialer,
-        isSharing: isDialer && dialedVersion >= LINK_VERSION_SHARED && isLocal(endpoint),
+        isSharing: isDialer && version >= LINK_VERSION_SHARED && isLocal(endpoint),
+        version,
       },
       {
         host: this.#host,
         channels,
         events: {
-          onRecord: (record, from) => peer.onRecord(record, from),
+          onRecord: (record, arrival) => peer.onRecord(record, arrival),
           onEnd: (end, message) => {
             this.#links.delete(link);
             if (end === "violation") {
@@ -286,12 +319,34 @@ export class Remoting {
     const known = this.#peers.get(nodeId);
     if (known !== undefined && known.incarnation === incarnation) return { peer: known, isNew: false };
     known?.replace();
-    if (this.#peers.size >= DOWN_PEERS_MAX) {
-      for (const [id, each] of this.#peers) if (!each.isUp) this.#peers.delete(id);
-    }
-    const peer = new Peer(this.#system, nodeId, incarnation);
+    if (this.#peers.size >= DOWN_PEERS_MAX) this.#forgetPeers();
+    const trace = this.#forgotten.get(nodeId);
+    const peer = new Peer(nodeId, incarnation, {
+      system: this.#system,
+      nextStreamId: () => ++this.#streamId,
+      forgottenStreamId: trace?.incarnation === incarnation ? trace.lastStreamId : 0,
+    });
     this.#peers.set(nodeId, peer);
     return { peer, isNew: true };
+  }
+
+  /** Peers that are down, first those that nothing waits for. */
+  #forgetPeers(): void {
+    for (const isIdleOnly of [true, false]) {
+      for (const [id, each] of this.#peers) {
+        if (each.isUp || (isIdleOnly && !each.isIdle)) continue;
+        this.#peers.delete(id);
+        const lastStreamId = each.forget();
+        if (lastStreamId === 0) continue;
+        this.#forgotten.delete(id);
+        this.#forgotten.set(id, { incarnation: each.incarnation, lastStreamId });
+        for (const oldest of this.#forgotten.keys()) {
+          if (this.#forgotten.size <= FORGOTTEN_PEERS_MAX) break;
+          this.#forgotten.delete(oldest);
+        }
+      }
+      if (this.#peers.size < DOWN_PEERS_MAX) return;
+    }
   }
 
   #announce(peer: Peer): void {
@@ -341,6 +396,14 @@ export class Remoting {
         labels: { system },
       },
     ];
+    for (const peer of this.#peers.values()) {
+      const { waitingMessages, waitingBytes, resent } = peer.reliableReport();
+      if (waitingMessages === 0 && resent === 0) continue;
+      const labels = { system, node: peer.nodeId.slice(0, 16) };
+      samples.push({ name: "runtime_reliable_waiting_messages", kind: "gauge", value: waitingMessages, labels });
+      samples.push({ name: "runtime_reliable_waiting_bytes", kind: "gauge", value: waitingBytes, labels });
+      samples.push({ name: "runtime_reliable_resent_total", kind: "counter", value: resent, labels });
+    }
     for (const link of this.#links) {
       const report = link.report();
       if (report.shared !== undefined) samples.push(...sharedSamples(report.shared, { system, node: report.nodeId.slice(0, 16) }));
@@ -354,6 +417,12 @@ export class Remoting {
     }
     return samples;
   }
+}
+
+function versionMax(asked: number | undefined): number {
+  if (asked === undefined) return LINK_VERSION_MAX;
+  if (Number.isSafeInteger(asked) && asked >= LINK_VERSION_MIN && asked <= LINK_VERSION_MAX) return asked;
+  throw new RuntimeError("bad-option", `linkVersionMax must be from ${LINK_VERSION_MIN} to ${LINK_VERSION_MAX}, got ${asked}`);
 }
 
 function assertEndpoint(endpoint: string, isPlain: boolean): void {

@@ -52,7 +52,9 @@ export class Watches {
     const cell = this.#line.system.cellAt(target);
     const report = (reason: StopReason): void => {
       this.#inbound.delete(id);
-      link.send([RecordKind.down, { code: reason.code, message: clipText(reason.message) }, null, id], REPLY_SHARE);
+      const record = [RecordKind.down, { code: reason.code, message: clipText(reason.message) }, null, id];
+      // A watch that never fires is worse than a lost link, which fires it as "unreachable".
+      if (link.send(record, REPLY_SHARE) === "full") link.close("lost", "no room to say that a watched actor has stopped");
     };
     if (cell === undefined || !cell.isRemote) report({ code: "not-found", message: `no actor ${target}` });
     else if (this.#inbound.size >= INBOUND_WATCHES_MAX) throw new WireError("malformed", "too many watches");

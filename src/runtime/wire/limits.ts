@@ -2,11 +2,13 @@
 
 /**
  * Version of the link protocol itself; a peer offers [MIN, MAX] and the higher common one is used.
- * 2: tensors by shared memory.
+ * 2: tensors by shared memory; reliable and confirmed casts, cancelled calls, trace context.
  */
 export const LINK_VERSION_MIN = 1;
 export const LINK_VERSION_MAX = 2;
 export const LINK_VERSION_SHARED = 2;
+/** From this version on: reliable and confirmed casts, cancelled calls, trace context. */
+export const LINK_VERSION_DELIVERY = 2;
 
 /** A batch of records is sealed at this many records … */
 export const BATCH_RECORDS_MAX = 256;
@@ -55,6 +57,17 @@ export const SHARED_POOL_BYTES_MAX = 256 * 1024 * 1024 + 4 * 1024 * 1024;
 export const SHARED_SEGMENTS_MAX = 64;
 /** Arrays begin at cache lines, so that no element straddles two and vector loads are aligned. */
 export const SHARED_ALIGN_BYTES = 64;
+
+/** Reliable casts to one actor that the other end has not taken: a round trip of 10 ms at 100,000 messages a second. */
+export const RELIABLE_WINDOW_MESSAGES = 1024;
+/** All of one peer's reliable casts under way, kept for a resend at one end and for a full mailbox at the other. */
+export const RELIABLE_WINDOW_BYTES = 16 * 1024 * 1024;
+/** Actors of one peer that reliable casts are under way to; what is remembered of an idle one is 100 bytes. */
+export const RELIABLE_STREAMS_MAX = 4096;
+/** Confirmed casts of one outbox to one actor that wait at the receiver for their turn. */
+export const CONFIRMED_WINDOW_MESSAGES = 256;
+/** All of one peer's confirmed casts that wait here. */
+export const CONFIRMED_WINDOW_BYTES = 16 * 1024 * 1024;
 
 /** Nesting past this is an attack or a mistake; 32 leaves room for any hand-written schema. */
 export const DEPTH_MAX = 32;
