@@ -10,6 +10,8 @@ export type TimerHandle = unknown;
 export interface Clock {
   /** Monotonic milliseconds; fractions allowed, zero point arbitrary. */
   nowMs(): number;
+  /** Milliseconds since 1970, for what outlives the process; without it, ages begin anew with each process. */
+  calendarMs?(): number;
   setTimer(run: () => void, delayMs: number): TimerHandle;
   clearTimer(timer: TimerHandle): void;
 }

@@ -12,6 +12,7 @@ const RANDOM_BLOCK_BYTES = 4096;
 
 export const nodeClock: Clock = {
   nowMs: () => performance.now(),
+  calendarMs: () => Date.now(),
   setTimer: (run, delayMs) => setTimeout(run, Math.min(Math.max(delayMs, 0), TIMER_DELAY_MS_MAX)),
   clearTimer: (timer) => clearTimeout(timer as NodeJS.Timeout),
 };
