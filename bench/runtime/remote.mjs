@@ -12,6 +12,7 @@ import {
   curveKeys,
   defineProtocol,
   handOver,
+  releaseTensors,
   silentLogger,
 } from "../../dist/runtime/index.js";
 import { latency, perSecond, print, sideArguments, STREAM_GO_MS_MIN } from "./timing.mjs";
@@ -43,7 +44,11 @@ async function receive(endpoint, allowed, plain) {
       call: {
         add: ({ i }) => i + 1,
         handled: () => handled,
-        tensor: ({ x }) => x[0] + x[x.length - 1],
+        tensor: ({ x }) => {
+          const sum = x[0] + x[x.length - 1];
+          releaseTensors(x); // as the raw peers keep the buffer that they receive into
+          return sum;
+        },
       },
     })),
     { name: "sink", mailbox: { capacity: MAILBOX_CAPACITY } },

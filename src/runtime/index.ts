@@ -38,7 +38,7 @@ export { Peer, type PeerDown, type PeerState } from "./remote/peer.js";
 export type { LaneReport, LinkEnd, LinkReport } from "./remote/link.js";
 export type { Transport } from "./remote/transport.js";
 export { handOver, type TypedArray } from "./wire/codec.js";
-export { releaseTensors } from "./remote/shared-incoming.js";
+export { releaseTensors } from "./wire/releasable.js";
 export type { SharedReport } from "./remote/shared-lane.js";
 export type { OwnSegment, SharedMemory, SharedSegment } from "./host/shared-memory.js";
 export { createOutbox, Outbox, type OutboxOptions, type OutboxReport, type OutboxTarget } from "./durable/outbox.js";

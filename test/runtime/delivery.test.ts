@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { afterAll, afterEach, describe, expect, test } from "vitest";
 import { z } from "zod";
 import {
-  behavior, createSystem, curveKeys, defineProtocol, seededRandom, silentLogger,
+  behavior, createSystem, curveKeys, defineProtocol, releaseTensors, seededRandom, silentLogger,
   type CurveKeys, type Listener, type MailboxOptions, type Peer, type System,
 } from "../../src/runtime/index.js";
 import { createCuttingProxy, type CuttingProxy } from "./cutting-proxy.js";
@@ -235,6 +235,37 @@ describe("reliable casts", () => {
     await client.shutdown({ deadlineMs: 5000 });
     expect(state.seen).toEqual(range(500));
     expect(client.deadLetters.total).toBe(0);
+  });
+});
+
+describe("received memory", () => {
+  test("that was released is empty for its user and whole again for the next message", async () => {
+    const { server, peer } = await pair({ endpoint: "tcp://127.0.0.1:0" });
+    const lengths: number[] = [];
+    const sums: number[] = [];
+    const memories = new Set<ArrayBufferLike>();
+    server.spawn(
+      behavior(Sink, () => ({
+        call: { slow: () => 0, count: () => sums.length },
+        cast: {
+          note: ({ x }) => {
+            sums.push(x!.reduce((sum, each) => sum + each, 0));
+            memories.add(x!.buffer);
+            releaseTensors({ deep: [x] });
+            lengths.push(x!.length);
+            releaseTensors(x); // a second time: nothing left to give
+          },
+        },
+      })),
+      { name: "sink" },
+    );
+    for (let i = 1; i <= 5; i++) {
+      expect(peer.ref(Sink, "sink").cast("note", { i, x: new Float32Array(200_000).fill(i) })).toBe("accepted");
+      await until(() => sums.length === i);
+    }
+    expect(sums).toEqual([200_000, 400_000, 600_000, 800_000, 1_000_000]);
+    expect(lengths).toEqual([0, 0, 0, 0, 0]);
+    expect(memories.size).toBe(5); // never the same ArrayBuffer: whoever kept the old one sees nothing of the new
   });
 });
 

@@ -3,6 +3,7 @@
 // peer cannot have sent.
 import { attachTensors, type Codec, tensorSizes, WireError } from "../wire/codec.js";
 import { FrameKind, HEADER_BYTES, readHeader, splitRecords, type FrameHeader } from "../wire/frame.js";
+import { ReceivePool } from "../wire/receive-pool.js";
 import { FRAME_OVERHEAD_BYTES } from "../wire/limits.js";
 
 /** The sender may overshoot its window by the frame that used up the last credit. */
@@ -30,6 +31,7 @@ export class LaneReceiver {
   readonly #codec: Codec;
   readonly #windowBytes: number;
   readonly #events: LaneReceiverEvents;
+  readonly #pool = new ReceivePool();
   #sequence = 0;
   #receivedBytes = 0;
   #grantedBytes = 0;
@@ -58,6 +60,10 @@ export class LaneReceiver {
       this.#heldBytes -= sizeBytes;
       this.#grant();
     };
+  }
+
+  close(): void {
+    this.#pool.close();
   }
 
   accept(parts: readonly Uint8Array[]): void {
@@ -152,7 +158,7 @@ export class LaneReceiver {
       this.#completeIfWhole(transfer);
       return;
     }
-    if (transfer.offset === 0) transfer.buffers.push(Buffer.allocUnsafeSlow(transfer.sizes[transfer.buffers.length]!));
+    if (transfer.offset === 0) transfer.buffers.push(this.#pool.take(transfer.sizes[transfer.buffers.length]!));
     const buffer = transfer.buffers[transfer.buffers.length - 1]!;
     if (chunk.length === 0 || chunk.length > buffer.length - transfer.offset) {
       throw new WireError("malformed", "a chunk that does not fit its tensor");

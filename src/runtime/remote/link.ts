@@ -259,6 +259,7 @@ export class Link {
     if (this.#end !== undefined) return; // saying it has shown that the connection is gone
     this.#end = end;
     for (const sender of this.#senders) sender.close(end === "closed");
+    for (const receiver of this.#receivers) receiver.close();
     this.#pool.clear();
     this.#shared?.close();
     this.#events.onEnd(end, message);

@@ -4,32 +4,13 @@
 // was not given back, or bytes outside of it, breaks the protocol and loses its link.
 import type { SharedMemory, SharedSegment } from "../host/shared-memory.js";
 import { WireError, type Placement } from "../wire/codec.js";
-import { DEPTH_MAX, SHARED_POOL_BYTES_MAX, SHARED_SEGMENTS_MAX } from "../wire/limits.js";
+import { SHARED_POOL_BYTES_MAX, SHARED_SEGMENTS_MAX } from "../wire/limits.js";
+import { onRelease } from "../wire/releasable.js";
 import { decodeOffer, readSegmentHeader } from "./shared-frames.js";
 
 interface Mapped {
   readonly memory: SharedSegment;
   isHeld: boolean;
-}
-
-/** Buffers that came by shared memory, and what can empty their views. */
-const received = new WeakMap<ArrayBufferLike, SharedSegment>();
-
-/**
- * Gives the shared memory under a received message's arrays back to its sender now, instead of when the arrays are
- * collected as garbage: a sender that finds no free segment falls back to slower ways. The arrays are empty
- * afterwards; those that did not come by shared memory stay as they are.
- */
-export function releaseTensors(message: unknown): void {
-  release(message, 0);
-}
-
-function release(value: unknown, depth: number): void {
-  if (typeof value !== "object" || value === null || depth > DEPTH_MAX) return;
-  if (ArrayBuffer.isView(value)) {
-    received.get(value.buffer)?.detach(value.buffer as ArrayBuffer);
-    received.delete(value.buffer);
-  } else for (const item of Object.values(value)) release(item, depth + 1);
 }
 
 export class SharedIncoming {
@@ -125,7 +106,7 @@ export class SharedIncoming {
     const { memory } = mapped;
     const buffer = memory.lend(lengthBytes, this.#whenFree(id, mapped));
     mapped.isHeld = true;
-    received.set(buffer, memory);
+    onRelease(buffer, (released) => memory.detach(released));
     return buffer;
   }
 
