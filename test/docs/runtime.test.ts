@@ -39,7 +39,7 @@ describe("docs/runtime.md", () => {
     const made = [...sources.matchAll(/name: "(runtime_[a-z_]+)",\s*kind: "(counter|gauge)"/g)].map(([, name, kind]) => `${name} ${kind}`);
     expect(made.length).toBeGreaterThan(10);
     expect(listed.sort()).toEqual([...new Set(made)].sort());
-    for (const metric of made) expect(metric).toMatch(/_(total counter|bytes gauge|messages gauge|pending gauge|open gauge|barred gauge)$/);
+    for (const metric of made) expect(metric).toMatch(/_(total counter|bytes gauge|messages gauge|seconds gauge|pending gauge|open gauge|barred gauge)$/);
   });
 
   it("names every error code, dead-letter reason, shutdown phase and default", () => {

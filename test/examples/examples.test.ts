@@ -31,6 +31,10 @@ const EXAMPLES: Record<string, { args?: string[]; prints: RegExp[]; timeoutMs: n
     timeoutMs: 60_000, prints: [/300 results, all right: true; deepest queue: [89]\b/, /jobs given: 30[0-9], taken back from the killed worker: [01]/],
   },
   "runtime/simulated-test.mjs": { timeoutMs: 60_000, prints: [/10 seeds, each run twice with the same events; every payment counted once over \d+ retries/] },
+  "runtime/durable-outbox.mjs": {
+    timeoutMs: 60_000,
+    prints: [/200 payments on disk before there is a link/, /reliable alert: accepted - to the process that is gone: stopped/, /confirmed 200, coins 1000 of 1000, alerts 1/],
+  },
   "runtime/hono-service.mjs": {
     timeoutMs: 30_000,
     prints: [/\[ 200, \{ pixels: 409600 \} \] \[ 422, \{ error: 'too-wide' \} \] \[ 400/, /a burst of 300: true true/, /path: 'resizer', state: 'running'/,

@@ -263,6 +263,13 @@ const VIOLATIONS: [name: string, attack: (peer: RawPeer) => Promise<void>][] = [
   ["sends messages that fit no protocol", async (peer) => {
     await peer.sendRecords(...Array.from({ length: 200 }, () => [RecordKind.cast, "no number", null, ...address("echo", "note")]));
   }],
+  ["sends reliable casts past their window to an actor that takes none", async (peer) => {
+    await peer.sendRecords(call(1, "victim", "hang", null));
+    const reliable = (sequence: number): unknown[] => [RecordKind.reliable, sequence, null, 1, sequence, ...address("victim", "note")];
+    for (let first = 1; first < 1500; first += 250) await peer.sendRecords(...Array.from({ length: 250 }, (_, i) => reliable(first + i)));
+  }],
+  ["numbers a reliable cast with what is no number", (peer) => peer.sendRecords([RecordKind.reliable, 1, null, 1, -1, ...address("echo", "note")])],
+  ["acknowledges with what is no number", (peer) => peer.sendRecords([RecordKind.ack, null, null, 1, "all", false])],
   ["floods pings", async (peer) => {
     for (let i = 0; i < 20_000; i++) await peer.send(0, FrameKind.ping);
   }],

@@ -69,7 +69,7 @@ export class RawPeer {
 
   hello(): Uint8Array {
     const hello: Hello = {
-      versionMin: 1, versionMax: 1, nodeId: this.keys.publicKey, serverId: this.#options.serverKey,
+      versionMin: 1, versionMax: 2, nodeId: this.keys.publicKey, serverId: this.#options.serverKey,
       incarnation: this.#options.incarnation ?? "ab".repeat(8), nonce: randomBytes(32), lanes: [this.ids[1]!, this.ids[2]!],
     };
     this.#hello = hello;
