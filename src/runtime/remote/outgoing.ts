@@ -73,10 +73,11 @@ export class Outgoing {
       call.fail({ code: "protocol", message: `${protocol.name}/${protocol.version} has no call "${name}"` });
       return call.promise;
     }
-    if (system.tracer !== undefined) call.span = system.traceOut("call", target, name);
+    const span = system.traceOut("call", target, name);
+    if (span !== undefined) call.span = span;
     const chain = options?.detached === true ? undefined : system.currentChain();
     const timeoutMs = call.deadlineMs - system.host.clock.nowMs();
-    const trace = call.span?.context ?? system.currentTrace();
+    const trace = span?.context ?? system.currentTrace();
     this.#send(call, schema.reply, link, message, (id) => {
       const fields = [id, timeoutMs, chain === undefined ? null : flattenChain(chain), ...addressFields(protocol, target, name)];
       return trace === undefined || link!.version < LINK_VERSION_DELIVERY ? fields : [...fields, ...traceFields(trace)];
