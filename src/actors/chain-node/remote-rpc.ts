@@ -15,9 +15,12 @@ const RETRY_MS = 250;
 interface Answer { error?: { message: string; data?: { code?: string } } }
 
 /** @param chainRef the chain node's actor while it is linked; looked up anew for each attempt. */
-export function createRemoteRpc(chainRef: () => Ref<typeof ChainProtocol> | undefined, isEnding: () => boolean): RpcCall {
+export function createRemoteRpc(
+  chainRef: () => Ref<typeof ChainProtocol> | undefined, isEnding: () => boolean,
+  { now, sleep }: { now: () => number; sleep: (ms: number) => Promise<void> },
+): RpcCall {
   return async (request) => {
-    const untilMs = Date.now() + PATIENCE_MS;
+    const untilMs = now() + PATIENCE_MS;
     for (let attempt = 0; ; attempt += 1) {
       const result = await chainRef()?.call("rpc", { request }, { timeoutMs: CALL_TIMEOUT_MS });
       if (result?.ok) {
@@ -25,10 +28,10 @@ export function createRemoteRpc(chainRef: () => Ref<typeof ChainProtocol> | unde
         return sent === undefined ? result.value.response : { jsonrpc: "2.0", result: sent };
       }
       const isPassing = result === undefined || result.error.code === "unreachable" || result.error.code === "timeout";
-      if (!isPassing || isEnding() || Date.now() > untilMs) {
+      if (!isPassing || isEnding() || now() > untilMs) {
         throw new Error(`no chain node answers: ${result?.error.message ?? "the master is not linked"}`);
       }
-      await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      await sleep(RETRY_MS);
     }
   };
 }

@@ -100,8 +100,8 @@ function chainOf(id: number) {
   });
 }
 
-let nextRequestId = 1;
 function transportOf(call: RpcCall) {
+  let nextRequestId = 1;
   return custom({
     async request({ method, params }: { method: string; params?: unknown }) {
       const response = await call({ jsonrpc: "2.0", id: nextRequestId++, method, params: params ?? [] }) as

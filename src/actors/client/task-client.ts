@@ -3,7 +3,7 @@
 // test data never leaves at all. close() always returns.
 import { randomBytes } from "node:crypto";
 import { decodeEventLog, hexToBytes, type Address, type Hex, type TransactionReceipt } from "viem";
-import { behavior, createSystem, curveKeys, Refusal, replyLater, silentLogger, type CallResult, type Peer, type Ref, type System } from "../../runtime/index.js";
+import { behavior, createSystem, curveKeys, Refusal, replyLater, silentLogger, type CallResult, type CurveKeys, type Peer, type Ref, type System } from "../../runtime/index.js";
 import { canonicalJob, Evaluator, jobId, type Job } from "../../training/index.js";
 import { computeRegistryAbi, taskMarketAbi } from "../../chain/contracts/abi.js";
 import { systemAddresses } from "../../chain/contracts/system.js";
@@ -18,6 +18,7 @@ import { Transactor } from "../chain-node/transactor.js";
 import { readTaskAccount, type TaskAccount } from "../market.js";
 import { MASTER_ACTOR, MasterProtocol, type QuoteReply } from "../master/protocol.js";
 import type { NodeAddress } from "../node/config.js";
+import { sleep } from "../node/sleep.js";
 import { PARAMETER_SERVER_ACTOR, ParameterServerProtocol, type Progress } from "../parameter-server/protocol.js";
 import type { Lease } from "../worker/protocol.js";
 import { CLIENT_ACTOR, ClientProtocol, type TaskEvent } from "./protocol.js";
@@ -42,6 +43,13 @@ export interface TaskClientOptions {
   master: NodeAddress;
   privateKey: Hex;
   chainId: number;
+}
+
+export interface TaskClientModules {
+  device: Device;
+  /** Default: a system and keys of its own. */
+  createSystem?: () => System;
+  keys?: CurveKeys;
 }
 
 export interface TrainRequest {
@@ -99,15 +107,17 @@ export class TaskClient {
   ) {}
 
   /** Connects to a master. Throws when nobody answers there within 15 s. */
-  static async connect(options: TaskClientOptions, modules: { device: Device }): Promise<TaskClient> {
-    const system = createSystem({ name: "client", logger: silentLogger });
+  static async connect(options: TaskClientOptions, modules: TaskClientModules): Promise<TaskClient> {
+    const system = modules.createSystem?.() ?? createSystem({ name: "client", logger: silentLogger });
     try {
-      const keys = curveKeys();
+      const keys = modules.keys ?? curveKeys();
       const first = await system.connect({ ...options.master, keys, timeoutMs: CONNECT_TIMEOUT_MS });
       // looked up for each call: a master that restarted is another peer
       const masterOf = (): Peer => system.peer(options.master.serverKey) ?? first;
       const transactor = new Transactor({ privateKey: options.privateKey, chainId: options.chainId }, {
-        rpc: createRemoteRpc(() => masterOf().ref(ChainProtocol, CHAIN_ACTOR), () => system.isShuttingDown),
+        rpc: createRemoteRpc(() => masterOf().ref(ChainProtocol, CHAIN_ACTOR), () => system.isShuttingDown, {
+          now: () => Date.now(), sleep,
+        }),
       });
       const client = new TaskClient(system, keys, masterOf, transactor, modules.device);
       client.spawnSession();
@@ -355,16 +365,4 @@ function leaseShard(session: Session, shard: number, sealingKey: Uint8Array): Le
   const { id, expiresMs } = leases.issue({ taskId, shardHash: entry.hash, recipient, durationMs: LEASE_MS }, nowMs);
   const wrappedKey = wrapKey(cut.keys[shard]!, sealingKey, { taskId, shardHash: entry.hash }, (count) => randomBytes(count));
   return { id, shard, expiresMs, wrappedKey };
-}
-
-function sleep(ms: number, signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const done = (): void => {
-      clearTimeout(timer);
-      signal.removeEventListener("abort", done);
-      resolve();
-    };
-    const timer = setTimeout(done, ms);
-    signal.addEventListener("abort", done, { once: true });
-  });
 }

@@ -2,7 +2,7 @@
 // Invariant: one store a node, closed after the actors that use it.
 import { join } from "node:path";
 import { hexToBytes, type Hex } from "viem";
-import { Chain, createJsonRpc, createProducer, openRocksStore, type JsonRpc, type Store } from "../../chain/index.js";
+import { Chain, createJsonRpc, createProducer, type JsonRpc, type Store } from "../../chain/index.js";
 import type { Device } from "../../device/device.js";
 import { chainNode, Gossip } from "../chain-node/chain-node.js";
 import { serveJsonRpc } from "../chain-node/http.js";
@@ -31,8 +31,8 @@ function withFaultsTold(store: Store, fail: (error: Error) => void): Store {
 }
 
 async function openChain(parts: Parts, device: Device, children: Children): Promise<ChainParts> {
-  const { config, genesis, closers, system, now, log } = parts;
-  const store = withFaultsTold(await openRocksStore(join(config.dataDir, "chain")), parts.fail);
+  const { config, genesis, closers, system, now, log, world } = parts;
+  const store = withFaultsTold(await world.openStore(join(config.dataDir, "chain")), parts.fail);
   closers.push(() => store.close());
   const chain = await Chain.open({ store, genesis, device });
   const gossip = new Gossip(chain, { now, warn: (text) => log.warn(text) });
@@ -54,7 +54,7 @@ async function openChain(parts: Parts, device: Device, children: Children): Prom
 }
 
 export async function composeMaster(parts: Parts, children: Children): Promise<Role> {
-  const { config, genesis, links, log, system, now } = parts;
+  const { config, genesis, links, log, system, now, world } = parts;
   const device = openComputeDevice(parts);
   const { chain, jsonRpc, rpcUrl } = await openChain(parts, device, children);
   const transactor = new Transactor({ privateKey: config.privateKey as Hex, chainId: genesis.chainId }, {
@@ -63,7 +63,7 @@ export async function composeMaster(parts: Parts, children: Children): Promise<R
   const { master } = await import("../master/master.js");
   children.set("master", master({
     device, chain, transactor, links, system, now, dataDir: config.dataDir, chainId: BigInt(genesis.chainId),
-    self: { endpoint: config.listen, serverKey: config.curve.publicKey }, random: (size) => crypto.getRandomValues(new Uint8Array(size)),
+    self: { endpoint: config.listen, serverKey: config.curve.publicKey }, random: world.random,
     warn: (text) => log.warn(text),
   }));
   return { rpcUrl, isChainNode: true };
@@ -87,6 +87,7 @@ export async function composePow(parts: Parts, children: Children): Promise<Role
   const { challengeMiner } = await import("../pow/miner.js");
   children.set("miner", challengeMiner(config.pow, {
     chain, compute: config.compute, privateKey: hexToBytes(config.privateKey as Hex), hasPaidWork: () => hasRunningTasks(chain),
+    openSearch: parts.world.openSearch,
   }));
   return { rpcUrl, isChainNode: true };
 }

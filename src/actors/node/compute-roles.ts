@@ -7,7 +7,7 @@ import type { RpcCall } from "../chain-node/transactor.js";
 import { MASTER_ACTOR, MasterProtocol } from "../master/protocol.js";
 import { PARAMETER_SERVER_ACTOR, ParameterServerProtocol } from "../parameter-server/protocol.js";
 import type { NodeConfig } from "./config.js";
-import { NodeStartError, openComputeDevice, sleep, type Children, type Parts, type Role } from "./parts.js";
+import { NodeStartError, openComputeDevice, type Children, type Parts, type Role } from "./parts.js";
 
 const RPC_TIMEOUT_MS = 15_000;
 
@@ -22,7 +22,7 @@ export async function composeWorker(parts: Parts, children: Children): Promise<R
   const transactor = new Transactor({ privateKey: config.privateKey as Hex, chainId: genesis.chainId }, { rpc: remoteRpc(parts, masterKey) });
   const privateKey = Buffer.from(config.privateKey.slice(2), "hex");
   children.set("worker", worker({
-    device, transactor, now, sleep, dataDir: config.dataDir, chainId: BigInt(genesis.chainId), master: masterRef,
+    device, transactor, now, sleep: parts.world.sleep, dataDir: config.dataDir, chainId: BigInt(genesis.chainId), master: masterRef,
     sealing: { privateKey: Buffer.from(config.curve.secretKey, "hex"), publicKey: Buffer.from(config.curve.publicKey, "hex") },
     isMaster: (nodeId) => config.bootstrap.some(({ serverKey }) => serverKey === nodeId),
     parameterServer: (address) => {
@@ -44,14 +44,14 @@ export async function composeParameterServer(parts: Parts, children: Children): 
   const device = openComputeDevice(parts);
   const { parameterServer } = await import("../parameter-server/server.js");
   children.set("parameter-server", parameterServer({
-    device, dataDir: config.dataDir, warn: (text) => log.warn(text),
+    device, dataDir: config.dataDir, now: parts.now, warn: (text) => log.warn(text),
     isMaster: (nodeId) => config.bootstrap.some(({ serverKey }) => serverKey === nodeId),
   }));
   return { rpcUrl: undefined, isChainNode: false };
 }
 
-function remoteRpc({ links, system }: Parts, masterKey: string): RpcCall {
-  return createRemoteRpc(() => links.ref(masterKey, ChainProtocol, CHAIN_ACTOR), () => system.isShuttingDown);
+function remoteRpc({ links, system, world }: Parts, masterKey: string): RpcCall {
+  return createRemoteRpc(() => links.ref(masterKey, ChainProtocol, CHAIN_ACTOR), () => system.isShuttingDown, world);
 }
 
 function masterKeyOf(config: NodeConfig): string {

@@ -2,17 +2,15 @@
 // Invariant: everything that start() opened is closed by close(), in reverse order; a fault that the
 // supervisor gives up on ends the node.
 import { mkdirSync, readFileSync } from "node:fs";
-import { totalmem } from "node:os";
 import { z } from "zod";
 import { addressOfPrivateKey } from "../../chain/crypto/signature.js";
 import type { Genesis } from "../../chain/index.js";
-import { openSharedMemory } from "../../device/shared-memory.js";
-import { behavior, createSystem, defineProtocol, type SharedMemory } from "../../runtime/index.js";
+import { behavior, defineProtocol } from "../../runtime/index.js";
 import { MASTER_ACTOR, MasterProtocol } from "../master/protocol.js";
 import type { NodeConfig } from "./config.js";
 import { Links } from "./links.js";
-import { createLogger } from "./log.js";
-import { NodeStartError, sleep, type Children, type Parts, type Role } from "./parts.js";
+import { NodeStartError, type Children, type Parts, type Role } from "./parts.js";
+import { hostWorld, type NodeWorld } from "./world.js";
 
 export { NodeStartError } from "./parts.js";
 
@@ -36,12 +34,12 @@ const NodeProtocol = defineProtocol("tesra.node", 1, {
 });
 
 /** Starts a node. Throws NodeStartError, or what the chain's store says of itself. */
-export async function startNode(config: NodeConfig): Promise<RunningNode> {
-  const log = createLogger(config.name);
+export async function startNode(config: NodeConfig, world: NodeWorld = hostWorld): Promise<RunningNode> {
+  const log = world.createLogger(config.name);
   const genesis = readGenesis(config.genesis);
   mkdirSync(config.dataDir, { recursive: true, mode: 0o700 });
   const closers: Parts["closers"] = [];
-  const system = createSystem({ name: config.name, logger: log, ...sharedMemoryOf(config) });
+  const system = world.createSystem(config, log);
   // actors end before what they use: stores, doors, devices
   const close = async (): Promise<void> => {
     await system.shutdown({ deadlineMs: SHUTDOWN_MS });
@@ -52,7 +50,7 @@ export async function startNode(config: NodeConfig): Promise<RunningNode> {
     let fail!: (error: Error) => void;
     const failed = new Promise<never>((_, reject) => { fail = reject; });
     failed.catch(() => undefined);
-    const parts: Parts = { config, log, system, links, genesis, closers, fail, now: () => Date.now() };
+    const parts: Parts = { config, log, system, links, genesis, closers, fail, world, now: world.now };
     const children: Children = new Map();
     const role = await composeRole(parts, children);
     const root = system.spawn(supervisor(config, children), { name: "node", supervision: { maxRestarts: 0 } });
@@ -68,12 +66,6 @@ export async function startNode(config: NodeConfig): Promise<RunningNode> {
     await close();
     throw error;
   }
-}
-
-/** Parameters and gradients between nodes of one host go by shared memory; chain nodes exchange none. */
-function sharedMemoryOf({ role }: NodeConfig): { sharedMemory?: SharedMemory } {
-  const sharedMemory = role === "worker" || role === "ps" || role === "master" ? openSharedMemory() : undefined;
-  return sharedMemory === undefined ? {} : { sharedMemory };
 }
 
 /** The one supervisor of the process: role actors are its children, one-for-one with a shared budget. */
@@ -107,7 +99,7 @@ async function composeRole(parts: Parts, children: Children): Promise<Role> {
 
 /** Joins at every master that comes up, again after each of its restarts; resolves after the first. */
 function keepJoined(parts: Parts, endpoint: string, role: Role): Promise<void> {
-  const { config, links, system, closers, log } = parts;
+  const { config, links, system, closers, log, world } = parts;
   if (config.bootstrap.length === 0) return Promise.resolve();
   return new Promise((resolve) => {
     const joining = new Set<string>(); // a link that flaps does not prove its power twice at a time
@@ -118,7 +110,7 @@ function keepJoined(parts: Parts, endpoint: string, role: Role): Promise<void> {
           const ref = links.ref(nodeId, MasterProtocol, MASTER_ACTOR);
           if (!ref) return; // down again: onPeer tells when it is back
           const result = await ref.call("join", {
-            role: config.role, name: config.name, account: accountOf(config), memoryBytes: totalmem(),
+            role: config.role, name: config.name, account: accountOf(config), memoryBytes: world.memoryBytes,
             listen: { endpoint, serverKey: config.curve.publicKey, plain: config.plain },
           }, { timeoutMs: JOIN_TIMEOUT_MS });
           if (result.ok) {
@@ -130,7 +122,7 @@ function keepJoined(parts: Parts, endpoint: string, role: Role): Promise<void> {
         } catch (error) {
           log.warn(`join failed: ${(error as Error).message}`);
         }
-        await sleep(JOIN_RETRY_MS);
+        await world.sleep(JOIN_RETRY_MS);
       }
     };
     closers.push(system.onPeer((peer) => {

@@ -1,9 +1,10 @@
 // Owns what the parts of a node share: its configuration, links, and what it has to close.
 import type { Genesis } from "../../chain/index.js";
-import { openDevice, type Device } from "../../device/device.js";
+import type { Device } from "../../device/device.js";
 import type { AnyProtocol, Behavior, Logger, System } from "../../runtime/index.js";
 import type { NodeConfig } from "./config.js";
 import type { Links } from "./links.js";
+import type { NodeWorld } from "./world.js";
 
 export class NodeStartError extends Error {
   constructor(readonly code: "genesis" | "listen" | "chain" | "device", message: string, options?: ErrorOptions) {
@@ -20,6 +21,7 @@ export interface Parts {
   genesis: Genesis;
   closers: (() => Promise<void> | void)[];
   now: () => number;
+  world: NodeWorld;
   /** Ends the node with a reason that no restart of an actor mends. */
   fail: (error: Error) => void;
 }
@@ -37,17 +39,7 @@ export interface Role {
 /** The device of this node's configuration; closed with the node. */
 export function openComputeDevice(parts: Parts): Device {
   const { compute } = parts.config;
-  const device = openDevice({ backend: compute.backend, threads: compute.threads, gpu: compute.gpu });
+  const device = parts.world.openDevice({ backend: compute.backend, threads: compute.threads, gpu: compute.gpu });
   parts.closers.push(() => device.close());
   return device;
 }
-
-export const sleep = (ms: number, signal?: AbortSignal): Promise<void> => new Promise((resolve) => {
-  const done = (): void => {
-    clearTimeout(timer);
-    signal?.removeEventListener("abort", done);
-    resolve();
-  };
-  const timer = setTimeout(done, ms);
-  signal?.addEventListener("abort", done, { once: true });
-});

@@ -20,7 +20,7 @@ const KEEP_COUNTS = 8;
 const TASK_ID = /^[0-9]{1,20}$/;
 
 export interface HostRequest { taskId: string; job: string; readers: string[] }
-export interface HostModules { device: Device; dataDir: string; warn: (text: string) => void }
+export interface HostModules { device: Device; dataDir: string; now: () => number; warn: (text: string) => void }
 export interface PushRequest {
   taskId: string; worker: string; fence: number; unit: number; batch: number; sequence: number;
   baseVersion: number; samples: number; loss: number; correct: number; gradient: Float32Array;
@@ -39,12 +39,13 @@ export class HostedTask {
   /** Applied since the last checkpoint. */
   private recent: { version: number; unit: number; samples: number }[] = [];
   private saving: Promise<void> = Promise.resolve();
-  private savedAtMs = Date.now();
+  private savedAtMs: number;
 
   constructor(
     private readonly options: { dir: string; readers: readonly string[]; counts: UnitCounts; fences: ReadonlyMap<string, number> },
-    private readonly modules: { store: ParameterStore; checkpoints: CheckpointDirectory; warn: (text: string) => void },
+    private readonly modules: { store: ParameterStore; checkpoints: CheckpointDirectory; now: () => number; warn: (text: string) => void },
   ) {
+    this.savedAtMs = modules.now();
     this.fences = new Map(options.fences);
     this.applied = new Map(options.counts.batches);
     this.samples = options.counts.samples;
@@ -102,7 +103,7 @@ export class HostedTask {
       this.recent.push({ version: result.version, unit, samples: request.samples });
       this.loss = mean(this.loss, request.loss);
       this.accuracy = mean(this.accuracy, request.correct / Math.max(1, request.samples));
-      if (Date.now() - this.savedAtMs >= CHECKPOINT_EVERY_MS) this.checkpointInBackground();
+      if (this.modules.now() - this.savedAtMs >= CHECKPOINT_EVERY_MS) this.checkpointInBackground();
     }
     return { status: result.status, ...this.parameters() };
   }
@@ -127,7 +128,7 @@ export class HostedTask {
       await this.modules.checkpoints.save(snapshot);
       const counted = readdirSync(this.options.dir).filter((name) => name.startsWith("units-")).sort();
       for (const name of counted.slice(0, -KEEP_COUNTS)) rmSync(join(this.options.dir, name), { force: true });
-    }).finally(() => { this.savedAtMs = Date.now(); });
+    }).finally(() => { this.savedAtMs = this.modules.now(); });
     this.saving = saved;
     return saved;
   }
@@ -179,7 +180,7 @@ export async function openHostedTask(request: HostRequest, modules: HostModules)
     store.restore(loaded.snapshot);
   }
   const fences = new Map(loaded?.snapshot.workers.map(({ worker, epoch }) => [worker, epoch]));
-  return new HostedTask({ dir, readers: request.readers, counts, fences }, { store, checkpoints, warn: modules.warn });
+  return new HostedTask({ dir, readers: request.readers, counts, fences }, { store, checkpoints, now: modules.now, warn: modules.warn });
 }
 
 const nextTurn = (): Promise<void> => new Promise((resolve) => setImmediate(resolve));

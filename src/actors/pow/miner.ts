@@ -3,10 +3,9 @@
 // because the useful products are the training's own.
 import { z } from "zod";
 import { behavior, defineProtocol } from "../../runtime/index.js";
-import { createThread } from "../../runtime/host/threads.js";
 import type { Chain } from "../../chain/index.js";
 import type { NodeConfig } from "../node/config.js";
-import type { SearchThread, SearchThreadData } from "./search-thread.js";
+import type { ChallengeSearch, SearchThreadData } from "./search.js";
 
 export const MinerProtocol = defineProtocol("tesra.miner", 1, {
   call: {
@@ -28,16 +27,17 @@ export interface MinerModules {
   compute: NodeConfig["compute"];
   privateKey: Uint8Array;
   hasPaidWork: () => Promise<boolean>;
+  openSearch: (data: SearchThreadData) => Promise<ChallengeSearch>;
 }
 
 export function challengeMiner(options: NodeConfig["pow"], modules: MinerModules) {
   const { chain } = modules;
-  return behavior(MinerProtocol, (ctx) => {
+  return behavior(MinerProtocol, async (ctx) => {
     const { m, n, k } = chain.genesis.certificates;
     const data: SearchThreadData = {
       chainId: BigInt(chain.genesis.chainId), privateKey: modules.privateKey, dims: { m, n, k }, compute: modules.compute,
     };
-    const thread = createThread<SearchThread>({ entry: new URL("./search-thread.js", import.meta.url), workerData: data, name: "challenge-search" });
+    const search = await modules.openSearch(data);
     const total = { certificates: 0, nonces: 0, multiplyAdds: 0n };
     let height = -1;
     let foundAtHeight = 0;
@@ -58,7 +58,7 @@ export function challengeMiner(options: NodeConfig["pow"], modules: MinerModules
         ctx.timers.once("turn", IDLE_MS, turn);
         return;
       }
-      const result = await thread.api.search({
+      const result = await search.search({
         height, tip: head.hash, target: head.powTarget, nonceStart: nonce, maxNonces: NONCES_PER_TURN,
       });
       nonce += BigInt(result.noncesTried);
@@ -75,7 +75,7 @@ export function challengeMiner(options: NodeConfig["pow"], modules: MinerModules
     ctx.timers.once("turn", 1, turn);
 
     return {
-      stopped: () => thread.close(),
+      stopped: () => search.close(),
       call: {
         status: () => ({
           certificates: total.certificates, nonces: total.nonces, multiplyAdds: total.multiplyAdds.toString(), paidWork,

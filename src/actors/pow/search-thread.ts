@@ -3,36 +3,9 @@
 import { workerData } from "node:worker_threads";
 import { encodeCertificate } from "../../chain/certificate/certificate.js";
 import { createMiner } from "../../chain/certificate/miner.js";
-import type { ProductDims } from "../../chain/certificate/tile.js";
 import { openDevice } from "../../device/device.js";
 import { exposeThread } from "../../runtime/host/threads.js";
-import type { NodeConfig } from "../node/config.js";
-
-export interface SearchThreadData {
-  chainId: bigint;
-  privateKey: Uint8Array;
-  dims: ProductDims;
-  compute: NodeConfig["compute"];
-}
-
-export interface SearchRequest {
-  height: number;
-  tip: Uint8Array;
-  target: bigint;
-  nonceStart: bigint;
-  maxNonces: number;
-}
-
-export interface SearchResult {
-  certificates: Uint8Array[];
-  noncesTried: number;
-  multiplyAdds: bigint;
-  busyMs: number;
-}
-
-export interface SearchThread {
-  search(request: SearchRequest): Promise<SearchResult>;
-}
+import type { SearchThread, SearchThreadData } from "./search.js";
 
 const { chainId, privateKey, dims, compute } = workerData as SearchThreadData;
 const device = openDevice({ backend: compute.backend, threads: compute.threads, gpu: compute.gpu });

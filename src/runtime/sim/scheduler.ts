@@ -76,6 +76,10 @@ export class Scheduler {
   #active: { readonly options: RunOptions; readonly resolve: () => void; readonly reject: (error: unknown) => void } | undefined;
   #failure: { readonly error: unknown } | undefined;
   quiesce: Quiesce | undefined;
+  /** Runs what belongs to a process in a context of its own. */
+  around: ((process: SimProcess | undefined, run: () => void) => void) | undefined;
+  /** Wrapped around the scheduler's own hops through the event loop. */
+  hop: (run: () => void) => void = (run) => run();
 
   constructor(random: SimRandom, log: EventLog) {
     this.#random = random;
@@ -154,7 +158,7 @@ export class Scheduler {
     if (this.#active !== undefined) throw new Error("the simulation is running already: await the last run first");
     return new Promise((resolve, reject) => {
       this.#active = { options, resolve, reject };
-      setImmediate(() => this.#slice());
+      this.hop(() => void setImmediate(() => this.#slice()));
     });
   }
 
@@ -164,7 +168,9 @@ export class Scheduler {
     const pump = (): void => {
       if (id === this.#sliceId) this.#pump();
     };
-    for (let i = 0; i < SLICE_EVENTS; i++) setImmediate(pump);
+    this.hop(() => {
+      for (let i = 0; i < SLICE_EVENTS; i++) setImmediate(pump);
+    });
   }
 
   #pump(): void {
@@ -213,7 +219,7 @@ export class Scheduler {
         throw new Error(`${TASKS_AT_ONE_INSTANT_MAX} tasks at ${this.#nowMs} ms without a step of time: ${process.name} wakes itself for ever`);
       }
       this.#log.record(EventKind.micro, process.index, process.name, this.#nowMs, 0);
-      run();
+      this.#enter(process, run);
       return true;
     }
     for (;;) {
@@ -233,9 +239,14 @@ export class Scheduler {
       if (event.kind === EventKind.timer || event.kind === EventKind.macro) {
         this.#log.record(event.kind, process?.index ?? -1, process?.name ?? "world", this.#nowMs, event.order);
       }
-      event.run();
+      this.#enter(process, event.run);
       return true;
     }
+  }
+
+  #enter(process: SimProcess | undefined, run: () => void): void {
+    if (this.around === undefined) run();
+    else this.around(process, run);
   }
 
   #setTimer(process: SimProcess, run: () => void, delayMs: number): TimerHandle {

@@ -8,7 +8,7 @@ import { EventKind, EventLog, type SimEventRecord } from "./event-log.js";
 import { Faults, type SimFaultOptions } from "./faults.js";
 import { SimNetwork, type SimNetworkOptions } from "./network.js";
 import { SimRandom } from "./random.js";
-import { Scheduler, type Quiesce, type SimProcess } from "./scheduler.js";
+import { Scheduler, type SimProcess } from "./scheduler.js";
 import { SimTransport } from "./transport.js";
 
 export interface SimOptions {
@@ -292,11 +292,6 @@ export class SimRuntime {
     if (this.network.openConnections > 0) left.push(`${this.network.openConnections} connections`);
     if (this.network.openListeners > 0) left.push(`${this.network.openListeners} listeners`);
     return left;
-  }
-
-  /** Real work outside the event loop; virtual time stands still until it is done. */
-  set quiesce(quiesce: Quiesce) {
-    this.scheduler.quiesce = quiesce;
   }
 
   record(kind: EventKind, process: SimProcess | undefined, value: number, text: string | undefined): void {

@@ -32,6 +32,7 @@ export interface NodeWorld {
   readonly tensorChance: number;
   readonly paceMs: readonly [number, number];
   readonly nextCall: () => number;
+  readonly takeBackChance: number;
 }
 
 type AskMode = Request<typeof SinkProtocol, "ask">["mode"];
@@ -212,7 +213,7 @@ export function driver(world: NodeWorld): Behavior<typeof DriverProtocol> {
     if (target === undefined) return;
     const account = oracle.watched(system.incarnation, `${target.nodeName}/${target.ref.path}`);
     const end = target.ref.watch(account.fire);
-    if (!random.chance(0.3)) return;
+    if (!random.chance(world.takeBackChance)) return;
     void world.sleep(random.below(2_000)).then(() => {
       end();
       account.takeBack();

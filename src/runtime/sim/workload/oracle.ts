@@ -134,14 +134,16 @@ export class Oracle {
     const id = ++this.#watchNumber;
     const watch: OpenWatch = { from, target, fired: 0 };
     this.#watches.set(id, watch);
+    let isTakenBack = false;
     return {
       fire: () => {
         watch.fired += 1;
         if (watch.fired > 1) this.violate(`the watch of ${target} by ${from} fired ${watch.fired} times`);
-        if (!this.#watches.has(id)) this.violate(`the watch of ${target} by ${from} fired after it had been taken back`);
+        if (isTakenBack) this.violate(`the watch of ${target} by ${from} fired after it had been taken back`);
       },
       takeBack: () => {
-        if (watch.fired === 0) this.#watches.delete(id);
+        isTakenBack = watch.fired === 0;
+        if (isTakenBack) this.#watches.delete(id);
       },
     };
   }
@@ -161,8 +163,23 @@ export class Oracle {
     }
   }
 
-  /** Messages, calls and watches still open; for soaks. */
+  /** Calls and local casts that are still under way. */
   get openCount(): number {
-    return this.#open.size + this.#calls.size;
+    let open = 0;
+    for (const { from, isLocal } of this.#open.values()) if (isLocal && !this.#crashed.has(from)) open += 1;
+    for (const { from } of this.#calls.values()) if (!this.#crashed.has(from)) open += 1;
+    return open;
+  }
+
+  /** At a rest, when nothing is under way: what is settled needs no account any more. */
+  forgetSettled(): void {
+    this.#handled.clear();
+    this.#dead.clear();
+    this.#callsRun.clear();
+    this.#open.clear();
+    for (const [id, { from }] of this.#calls) if (this.#crashed.has(from)) this.#calls.delete(id);
+    for (const [id, { from, fired }] of this.#watches) if (fired > 0 || this.#crashed.has(from)) this.#watches.delete(id);
+    for (const key of this.#lastHandled.keys()) if (this.#crashed.has(key.slice(0, key.indexOf(" ")))) this.#lastHandled.delete(key);
+    this.#crashed.clear();
   }
 }

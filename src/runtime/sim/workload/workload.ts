@@ -37,12 +37,15 @@ export interface Profile {
   readonly network: SimNetworkOptions;
   readonly tensorChance: number;
   readonly paceMs: readonly [number, number];
+  /** Every watch is taken back after a while; else most stay until they fire. */
+  readonly takesWatchesBack?: boolean;
 }
 
 const NODE_NAMES = ["a", "b", "c"] as const;
 export const ACTIVE_MS_DEFAULT = 2_000;
 /** A stalled process comes back after 4.5 s; silence is noticed after 4, an attempt given up after 5, a pause lasts 6.5. */
 const HEALED_MS = 20_000;
+const WATCH_TAKEN_BACK_CHANCE = 0.3;
 const CHECK_EVERY_MS = 400;
 const CONNECT_MS_MAX = 3_600_000;
 /** Queues that wait for room hold as many again. */
@@ -110,13 +113,20 @@ export class Workload {
     this.sim.startFaults();
   }
 
-  stopDriving(): void {
+  /** No new work, no faults. */
+  pause(): void {
     this.#isDriving = false;
+    this.sim.heal();
+  }
+
+  resume(): void {
+    this.#isDriving = true;
+    this.#planCheck();
+    this.sim.startFaults();
   }
 
   async finish(): Promise<void> {
-    this.stopDriving();
-    this.sim.heal();
+    this.pause();
     await this.sim.run(HEALED_MS);
     this.check();
     for (const node of this.sim.nodes.values()) {
@@ -179,6 +189,7 @@ export class Workload {
       nodeName: node.name, system, oracle, sleep: boot.sleep, random: this.#random.fork(incarnation),
       others: NODE_NAMES.filter((name) => name !== node.name).map((name) => ({ name, nodeId: keysOfNames.get(name)!.publicKey })),
       isDriving: () => this.#isDriving, tensorChance: this.profile.tensorChance, paceMs: this.profile.paceMs,
+      takeBackChance: this.profile.takesWatchesBack === true ? 1 : WATCH_TAKEN_BACK_CHANCE,
       nextCall: () => (calls += 1),
     };
     system.spawn(keeper(world), { name: "keeper" });

@@ -1,0 +1,43 @@
+// Owns what a node takes from the machine it runs on: clock, chance, store, search, log, actor system.
+// Invariant: the roles get all of it from here, so that a simulated machine can take the place of the real one.
+import { totalmem } from "node:os";
+import type { Store } from "../../chain/index.js";
+import { openDevice, type Device, type DeviceOptions } from "../../device/device.js";
+import { openSharedMemory } from "../../device/shared-memory.js";
+import { createSystem, type Logger, type SharedMemory, type System } from "../../runtime/index.js";
+import type { ChallengeSearch, SearchThreadData } from "../pow/search.js";
+import type { NodeConfig } from "./config.js";
+import { createLogger } from "./log.js";
+import { sleep } from "./sleep.js";
+
+export interface NodeWorld {
+  /** Milliseconds since 1970. */
+  now(): number;
+  sleep(ms: number, signal?: AbortSignal): Promise<void>;
+  /** Fit for keys and nonces. */
+  random(sizeBytes: number): Uint8Array;
+  readonly memoryBytes: number;
+  createLogger(name: string): Logger;
+  createSystem(config: NodeConfig, logger: Logger): System;
+  openDevice(options: DeviceOptions): Device;
+  openStore(path: string): Promise<Store>;
+  openSearch(data: SearchThreadData): Promise<ChallengeSearch>;
+}
+
+export const hostWorld: NodeWorld = {
+  now: () => Date.now(),
+  sleep,
+  random: (sizeBytes) => crypto.getRandomValues(new Uint8Array(sizeBytes)),
+  memoryBytes: totalmem(),
+  createLogger,
+  createSystem: (config, logger) => createSystem({ name: config.name, logger, ...sharedMemoryOf(config) }),
+  openDevice,
+  openStore: async (path) => (await import("../../chain/index.js")).openRocksStore(path),
+  openSearch: async (data) => (await import("../pow/search.js")).openSearchThread(data),
+};
+
+/** Parameters and gradients between nodes of one host go by shared memory; chain nodes exchange none. */
+function sharedMemoryOf({ role }: NodeConfig): { sharedMemory?: SharedMemory } {
+  const sharedMemory = role === "worker" || role === "ps" || role === "master" ? openSharedMemory() : undefined;
+  return sharedMemory === undefined ? {} : { sharedMemory };
+}
