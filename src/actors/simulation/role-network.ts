@@ -35,6 +35,8 @@ const DOWN_MS = 1_500;
 /** Share of the units after which the crash comes. */
 const CRASH_SHARE = 0.25;
 const BLOCK_MS = 1_000;
+/** Libraries leave timers behind that wait for a receipt which has come; they end by themselves. */
+const CLOSE_MS = 60_000;
 const ROWS = 600;
 const PIXELS = 28 * 28;
 const CLASSES = 10;
@@ -129,7 +131,7 @@ class RoleNetwork {
     this.#judge();
     const closing = [...this.#running.values()].map((node) => node.close());
     await this.sim.settle(Promise.all(closing));
-    await this.sim.run(BLOCK_MS);
+    await this.sim.run(CLOSE_MS);
     for (const left of this.sim.leftovers()) this.violations.push(`left over at the end: ${left}`);
   }
 

@@ -33,6 +33,9 @@ class SimTimeout {
 export function virtualizeGlobals(scheduler: Scheduler, random: SimRandom): () => void {
   const current = new AsyncLocalStorage<SimProcess>();
   scheduler.around = (process, run) => (process === undefined ? run() : current.run(process, run));
+  // streams apart: packages that keep numbers in a module (viem's ids) draw fewer of them in a second run
+  const numbers = random.fork("Math.random");
+  const bytes = random.fork("crypto");
   const undo: (() => void)[] = [];
   const replace = (target: object, name: string, make: (real: (...args: never[]) => unknown) => unknown): void => {
     const had = Object.getOwnPropertyDescriptor(target, name);
@@ -49,7 +52,7 @@ export function virtualizeGlobals(scheduler: Scheduler, random: SimRandom): () =
 
   virtual(Date, "now", (process) => SIM_EPOCH_MS + Math.floor(scheduler.localMs(process)));
   virtual(performance, "now", (process) => scheduler.localMs(process));
-  virtual(Math, "random", () => random.unit());
+  virtual(Math, "random", () => numbers.unit());
   virtual(globalThis, "setTimeout", (process, [run, delayMs, ...args]) => {
     const timeout = new SimTimeout(process);
     timeout.handle = scheduler.clockOf(process).setTimer(() => (run as Callback)(...args), Number(delayMs ?? 1));
@@ -74,10 +77,10 @@ export function virtualizeGlobals(scheduler: Scheduler, random: SimRandom): () =
     });
   }
   const crypto = createRequire(import.meta.url)("node:crypto") as object;
-  virtual(crypto, "randomBytes", (_process, [size]) => Buffer.from(random.bytes(size as number)));
+  virtual(crypto, "randomBytes", (_process, [size]) => Buffer.from(bytes.bytes(size as number)));
   virtual(globalThis.crypto, "getRandomValues", (_process, [array]) => {
     const view = array as ArrayBufferView;
-    new Uint8Array(view.buffer, view.byteOffset, view.byteLength).set(random.bytes(view.byteLength));
+    new Uint8Array(view.buffer, view.byteOffset, view.byteLength).set(bytes.bytes(view.byteLength));
     return array;
   });
   syncBuiltinESMExports();
