@@ -37,11 +37,14 @@ Exit code: 0 all is well, 1 a seed failed, 2 a bad option.`;
 
 const NUMBERS = { "--seeds": 100, "--start": 1, "--seed": undefined, "--active-ms": undefined, "--soak-hours": undefined,
   "--time-limit": undefined, "--jobs": undefined };
-const FLAGS = ["--json", "--trace", "--roles", "--help", "--worker"];
+const FLAGS = ["--json", "--trace", "--roles", "--help", "--worker", "--once"];
 /** Seeds that a worker takes at a time: asking for more costs less than a run. */
 const CHUNK_SEEDS = 8;
 const FAILURES_TOLD_MAX = 5;
 const TAIL_EVENTS_TOLD = 60;
+
+/** Native and file work of the roles runs on libuv's pool; one thread makes its order that of its start. */
+const childEnv = { ...process.env, UV_THREADPOOL_SIZE: "1" };
 
 function usageError(text) {
   process.stderr.write(`sim: ${text}\nTry: npm run sim -- --help\n`);
@@ -77,13 +80,28 @@ function replayCommand(seed) {
 }
 
 async function seedRunner() {
-  if (options["--roles"]) {
-    const { runRoleSeed } = await load("actors/simulation/role-network.js");
-    return (seed, onEvent) => runRoleSeed({ seed, onEvent });
-  }
+  if (options["--roles"]) return runRolesApart;
   const { runSeed } = await load("runtime/sim/workload/workload.js");
   const activeMs = options["--active-ms"];
   return (seed, onEvent) => runSeed({ seed, onEvent, ...(activeMs === undefined ? {} : { activeMs }) });
+}
+
+/** Packages of the roles keep caches in their modules: each run has a process of its own, which begins with none. */
+function runRolesApart(seed, onEvent) {
+  return new Promise((resolve, reject) => {
+    const child = fork(here, ["--roles", "--once", "--seed", String(seed), ...(onEvent ? ["--trace"] : [])],
+      { stdio: ["ignore", "inherit", "inherit", "ipc"], env: childEnv });
+    let result;
+    child.on("message", (message) => { result = message; });
+    child.on("exit", (code) => (result ? resolve(result) : reject(new Error(`the run of seed ${seed} ended with exit code ${code}`))));
+  });
+}
+
+async function once() {
+  const { runRoleSeed } = await load("actors/simulation/role-network.js");
+  const onEvent = options["--trace"] ? (event) => console.log(line(event)) : undefined;
+  const result = await runRoleSeed({ seed: options["--seed"], ...(onEvent ? { onEvent } : {}) });
+  process.send(result, () => process.exit(0));
 }
 
 /** Runs a seed twice. */
@@ -122,9 +140,6 @@ async function worker() {
   });
   process.send({ results: [] });
 }
-
-/** Native and file work of the roles runs on libuv's pool; one thread makes its order that of its start. */
-const childEnv = { ...process.env, UV_THREADPOOL_SIZE: "1" };
 
 async function many() {
   const { "--seeds": seeds, "--start": start, "--time-limit": limit } = options;
@@ -198,14 +213,8 @@ async function one() {
   process.exitCode = result.isOk ? 0 : 1;
 }
 
-/** The process is started anew where the pool of libuv has more than one thread: it is fixed before any script runs. */
-function inOneThread(run) {
-  if (process.env.UV_THREADPOOL_SIZE === "1" || !options["--roles"]) return run();
-  const child = fork(here, process.argv.slice(2), { stdio: "inherit", env: childEnv });
-  return new Promise((resolve) => child.on("exit", (code) => { process.exitCode = code ?? 1; resolve(); }));
-}
-
-if (options["--worker"]) await worker();
+if (options["--once"]) await once();
+else if (options["--worker"]) await worker();
 else if (options["--soak-hours"] !== undefined) {
   const { runSoak } = await load("runtime/sim/workload/soak.js");
   const startMs = performance.now();
@@ -217,5 +226,5 @@ else if (options["--soak-hours"] !== undefined) {
     `${result.violations.length === 0 ? "nothing grew, nothing was left" : "FAILED"}\n`);
   if (options["--json"]) console.log(JSON.stringify({ ...result, seconds }));
   process.exitCode = result.violations.length === 0 ? 0 : 1;
-} else if (options["--seed"] !== undefined) await inOneThread(one);
+} else if (options["--seed"] !== undefined) await one();
 else await many();
