@@ -1,4 +1,4 @@
-// A whole network of roles in virtual time, each seed twice; and hours of the runtime's workload in which nothing grows.
+// A whole network of roles in virtual time, a worker lost in the middle; and half an hour of the runtime's workload in which nothing grows.
 import { spawn } from "node:child_process";
 import { join, resolve } from "node:path";
 import { expect, it } from "vitest";
@@ -15,18 +15,17 @@ function sim(args: readonly string[]): Promise<{ code: number | null; report: Re
   });
 }
 
-// seeds 1 to 3 crash a worker, the master and a PoS node in the middle of the run
-it("a network trains and settles, whoever crashes, and both runs of a seed have one hash", { timeout: 900_000 }, async () => {
-  const { code, report, stderr } = await sim(["--roles", "--seeds", "3", "--jobs", "1"]);
+// seed 1 crashes a worker in the middle of the run; `--roles --seeds 5` also takes the master, a PoS and the PoW node
+it("a network trains and settles with its ledger conserved when a worker crashes", { timeout: 600_000 }, async () => {
+  const { code, report, stderr } = await sim(["--roles", "--seeds", "1", "--jobs", "1"]);
   expect(code, stderr).toBe(0);
   expect(report.failures).toEqual([]);
-  expect(Object.keys(report.profiles as object).sort()).toEqual(
-    ["roles, crash of master", "roles, crash of pos-1", "roles, crash of worker-1"]);
-  expect(report.counts).toMatchObject({ settled: 3, crashed: 3, "worker-lost": 1 });
+  expect(report.profiles).toEqual({ "roles, crash of worker-1": 1 });
+  expect(report.counts).toMatchObject({ settled: 1, crashed: 1, "worker-lost": 1 });
 });
 
-it("an hour under faults leaves the heap, timers, queues and calls where they were", { timeout: 300_000 }, async () => {
-  const { code, report, stderr } = await sim(["--soak-hours", "1"]);
+it("half an hour under faults leaves the heap, timers, queues and calls where they were", { timeout: 300_000 }, async () => {
+  const { code, report, stderr } = await sim(["--soak-hours", "0.5"]);
   expect(code, stderr).toBe(0);
   expect(report.violations).toEqual([]);
   expect((report.rests as unknown[]).length).toBeGreaterThanOrEqual(6);
