@@ -13,7 +13,8 @@ const FIT_MAX = 4;
 const WARMING_MAX = 2;
 
 interface Segment {
-  readonly id: number;
+  /** Grows with each offer: a segment whose pages are found late is numbered anew. */
+  id: number;
   readonly memory: OwnSegment;
   readonly secret: SegmentSecret;
   /** `isSeen`: the peer has proven that it maps it. */
@@ -205,6 +206,10 @@ export class SharedOutgoing {
         this.#warming -= 1;
         if (this.#isClosed) return;
         segment.use = "free";
+        // Pages are found in any order, but the peer takes offers in the order of their numbers alone.
+        this.#segments.delete(segment.id);
+        segment.id = this.#nextId++;
+        this.#segments.set(segment.id, segment);
         this.#offer(segment);
       },
       (error: unknown) => {
