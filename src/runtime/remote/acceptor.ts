@@ -164,7 +164,11 @@ export class Acceptor {
       return this.#refuse(laneIds[0]!, REFUSED_FOR_NOW);
     }
     for (const [index, each] of laneIds.entries()) this.#routes.set(routeKey(each), { link, lane: index });
-    this.#send(laneIds[0]!, FrameKind.ready, pending.proofs.make("server"));
+    const ready = createFrame(FrameKind.ready, 0, 0, 0, pending.proofs.make("server"));
+    void socket.channel(laneIds[0]!).send([ready]).then((outcome) => {
+      // Without it the dialer takes the next frame for a broken handshake and gives up for good.
+      if (outcome !== "sent") link.close("lost", "the connection did not take the end of the handshake");
+    });
   }
 
   #settle(pending: Pending): void {

@@ -183,7 +183,7 @@ export class LaneSender {
   #seal(): void {
     const batch = this.#batch;
     if (batch.length === 0) return;
-    const frame = Buffer.allocUnsafeSlow(this.#batchBytes);
+    const frame = Buffer.allocUnsafe(this.#batchBytes);
     let at = HEADER_BYTES;
     for (const { body, tensors, tensorBytes } of batch) {
       frame.writeUInt32LE(body.length, at);

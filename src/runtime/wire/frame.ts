@@ -45,7 +45,7 @@ export function writeHeader(target: Buffer, kind: FrameKind, count: number, sequ
 }
 
 export function createFrame(kind: FrameKind, count: number, sequence: number, value: number, body?: Uint8Array): Buffer {
-  const frame = Buffer.allocUnsafeSlow(HEADER_BYTES + (body?.length ?? 0));
+  const frame = Buffer.allocUnsafe(HEADER_BYTES + (body?.length ?? 0)); // small ones out of Node's slab, which is never reused
   writeHeader(frame, kind, count, sequence, value);
   if (body !== undefined) frame.set(body, HEADER_BYTES);
   return frame;
