@@ -319,7 +319,7 @@ export class Fuzzer {
     const recorded = this.#frames
       .filter((parts) => parts[0][1] === FrameKind.records)
       .flatMap((parts) =>
-        splitRecords(parts[0], readHeader(parts[0]).count).map(({ body }) => Uint8Array.from(body)),
+        splitRecords(parts[0], readHeader(parts[0]).count).map(({ start, end }) => Uint8Array.from(parts[0].subarray(start, end))),
       );
     const packr = new Packr({ useRecords: false });
     this.#bodies = [
@@ -434,9 +434,9 @@ export class Fuzzer {
     this.#input = frame;
     const header = readHeader(frame);
     const slices = splitRecords(frame, random.chance(4) ? random.below(BATCH_RECORDS_MAX + 2) : header.count);
-    const total = slices.reduce((sum, slice) => sum + 8 + slice.body.length + slice.tensors.length, HEADER_BYTES);
+    const total = slices.reduce((sum, slice) => sum + 8 + slice.tensorsEnd - slice.start, HEADER_BYTES);
     if (total !== frame.length) throw new Error("slices that do not cover their frame");
-    for (const { body } of slices) this.#record(body);
+    for (const { start, end } of slices) this.#record(frame.subarray(start, end));
   }
 
   #handshake() {

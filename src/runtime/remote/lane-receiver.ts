@@ -113,19 +113,12 @@ export class LaneReceiver {
 
   #acceptBatch(frame: Uint8Array, count: number): void {
     if (this.#transfer !== undefined) throw new WireError("malformed", "a batch inside a transfer");
-    for (const { body, tensors } of splitRecords(frame, count)) {
-      const record = this.#codec.decode(body);
-      const sizes = tensorSizes(record[2]);
-      let at = 0;
-      const buffers = sizes.map((size) => {
-        if (at + size > tensors.length) throw new WireError("malformed", "tensors that end early");
-        const copy = Buffer.allocUnsafeSlow(size);
-        copy.set(tensors.subarray(at, at + size));
-        at += size;
-        return copy;
-      });
-      if (at !== tensors.length) throw new WireError("malformed", "tensor bytes left over");
-      this.#deliver(record, buffers, body.length + tensors.length);
+    // A plain view of the frame: a Buffer's own subarray costs more than reading a small record.
+    const bytes = new Uint8Array(frame.buffer, frame.byteOffset, frame.length);
+    for (const { start, end, tensorsEnd } of splitRecords(bytes, count)) {
+      const record = this.#codec.decodeIn(bytes, start, end);
+      const buffers = record[2] === null && end === tensorsEnd ? NO_BUFFERS : cutTensors(record, bytes.subarray(end, tensorsEnd));
+      this.#deliver(record, buffers, tensorsEnd - start);
     }
   }
 
@@ -182,4 +175,20 @@ export class LaneReceiver {
     this.recordsReceived += 1;
     this.#events.onRecord(record, sizeBytes);
   }
+}
+
+const NO_BUFFERS: readonly Uint8Array[] = [];
+
+/** The small tensors of a record in a batch, each in memory of its own. */
+function cutTensors(record: readonly unknown[], tensors: Uint8Array): Uint8Array[] {
+  let at = 0;
+  const buffers = tensorSizes(record[2]).map((size) => {
+    if (at + size > tensors.length) throw new WireError("malformed", "tensors that end early");
+    const copy = Buffer.allocUnsafeSlow(size);
+    copy.set(tensors.subarray(at, at + size));
+    at += size;
+    return copy;
+  });
+  if (at !== tensors.length) throw new WireError("malformed", "tensor bytes left over");
+  return buffers;
 }

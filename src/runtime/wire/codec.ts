@@ -8,6 +8,8 @@ import {
 } from "./limits.js";
 import { BufferPool } from "./buffer-pool.js";
 import { isSafeMsgpack } from "./msgpack-guard.js";
+import { MsgpackReader } from "./msgpack-reader.js";
+import { MsgpackWriter } from "./msgpack-writer.js";
 
 export class WireError extends Error {
   readonly code: "malformed" | "too-large" | "unsupported";
@@ -68,6 +70,8 @@ const packr = (): Packr =>
 
 export class Codec {
   readonly #packr = packr();
+  readonly #reader = new MsgpackReader();
+  readonly #writer = new MsgpackWriter();
   readonly #pool: BufferPool;
 
   constructor(pool = new BufferPool()) {
@@ -76,6 +80,9 @@ export class Codec {
 
   /** `record[1]` is the payload; its typed arrays are taken out and described in `record[2]`. */
   encode(record: unknown[], place?: Place): EncodedRecord {
+    record[2] = null;
+    const quick = this.#writer.write(record);
+    if (quick !== undefined) return { body: quick, tensors: NO_TENSORS, tensorBytes: 0, pooled: undefined, placed: undefined };
     const hoist = new Hoist();
     record[1] = hoist.walk(record[1], 0);
     record[2] = hoist.table.length === 0 ? null : hoist.table;
@@ -107,20 +114,30 @@ export class Codec {
   }
 
   decode(body: Uint8Array): unknown[] {
-    if (body.length > RECORD_BYTES_MAX) throw new WireError("too-large", `a record of ${body.length} bytes`);
+    return this.decodeIn(body, 0, body.length);
+  }
+
+  /** The record at [start, end) of `bytes`. */
+  decodeIn(bytes: Uint8Array, start: number, end: number): unknown[] {
+    if (end - start > RECORD_BYTES_MAX) throw new WireError("too-large", `a record of ${end - start} bytes`);
+    const record = this.#reader.readList(bytes, start, end) ?? this.#decodeFully(bytes.subarray(start, end));
+    if (!Array.isArray(record) || record.length < 3) throw new WireError("malformed", "a record that is not a list");
+    return record as unknown[];
+  }
+
+  #decodeFully(body: Uint8Array): unknown {
     if (!isSafeMsgpack(body)) throw new WireError("malformed", "a record that is not safe msgpack");
     // A plain view instead of a Buffer: binary values come out as plain Uint8Array copies.
     const plain = new Uint8Array(body.buffer, body.byteOffset, body.byteLength);
-    let record: unknown;
     try {
-      record = this.#packr.unpack(plain as Buffer);
+      return this.#packr.unpack(plain as Buffer);
     } catch (error) {
       throw new WireError("malformed", `a record that does not decode: ${error instanceof Error ? error.message : ""}`);
     }
-    if (!Array.isArray(record) || record.length < 3) throw new WireError("malformed", "a record that is not a list");
-    return record;
   }
 }
+
+const NO_TENSORS: readonly Uint8Array[] = [];
 
 function copyOf(bytes: Uint8Array): Uint8Array {
   const copy = Buffer.allocUnsafeSlow(bytes.length);

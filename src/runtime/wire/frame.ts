@@ -67,28 +67,31 @@ export function readHeader(frame: Uint8Array | undefined): FrameHeader {
 /** A record inside a batch: [body u32][tensor bytes u32][body][tensor bytes]. */
 export const RECORD_PREFIX_BYTES = 8;
 
+/** Where a record's body begins and ends in its frame; its tensors follow it. */
 export interface RecordSlice {
-  readonly body: Uint8Array;
-  readonly tensors: Uint8Array;
+  readonly start: number;
+  readonly end: number;
+  readonly tensorsEnd: number;
 }
 
+/** Checks the whole batch before anything of it is read. */
 export function splitRecords(frame: Uint8Array, count: number): RecordSlice[] {
   if (count === 0 || count > BATCH_RECORDS_MAX) throw new WireError("malformed", `a batch of ${count} records`);
-  const view = new DataView(frame.buffer, frame.byteOffset, frame.byteLength);
   const slices: RecordSlice[] = [];
   let at = HEADER_BYTES;
   for (let i = 0; i < count; i++) {
     if (at + RECORD_PREFIX_BYTES > frame.length) throw new WireError("malformed", "a batch that ends early");
-    const bodyBytes = view.getUint32(at, true);
-    const tensorBytes = view.getUint32(at + 4, true);
-    at += RECORD_PREFIX_BYTES;
-    if (bodyBytes + tensorBytes > frame.length - at) throw new WireError("malformed", "a batch that ends early");
-    slices.push({
-      body: frame.subarray(at, at + bodyBytes),
-      tensors: frame.subarray(at + bodyBytes, at + bodyBytes + tensorBytes),
-    });
-    at += bodyBytes + tensorBytes;
+    const bodyBytes = u32(frame, at);
+    const tensorBytes = u32(frame, at + 4);
+    const start = at + RECORD_PREFIX_BYTES;
+    if (bodyBytes + tensorBytes > frame.length - start) throw new WireError("malformed", "a batch that ends early");
+    at = start + bodyBytes + tensorBytes;
+    slices.push({ start, end: start + bodyBytes, tensorsEnd: at });
   }
   if (at !== frame.length) throw new WireError("malformed", "a batch with bytes left over");
   return slices;
+}
+
+function u32(bytes: Uint8Array, at: number): number {
+  return (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (bytes[at + 3]! << 24)) >>> 0;
 }
