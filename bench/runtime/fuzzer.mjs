@@ -520,6 +520,10 @@ export class Fuzzer {
         assertPlain(record);
         readRecord(record);
       },
+      // As a link without shared memory.
+      onShared: () => {
+        throw new WireError("malformed", "a shared record where nothing is shared");
+      },
       onControl: () => undefined,
       onShared: () => {
         throw new WireError("malformed", "no shared memory here");
