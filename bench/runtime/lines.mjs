@@ -9,6 +9,7 @@ import {
   otp,
   otpDistributed,
   ours,
+  oursAs,
   ray,
   socket,
   socketInPlace,
@@ -184,6 +185,16 @@ export const lines = [
     ],
   },
   {
+    name: "bulk-shared",
+    title: "64 MiB tensors, shared memory",
+    rows: perSecond("GB/s"),
+    ours: ours.remote("bulk", "--endpoint", "ipc", "--shared"),
+    peers: [
+      { side: oursAs("ours-tcp", "ours over tcp", ours.remote("bulk")), floor: 3 },
+      { side: zeromq("bulk", CHUNKS), floor: 3 },
+    ],
+  },
+  {
     name: "ray-ask",
     title: "ask, tcp CURVE",
     rows: perSecond("ask/s"),
@@ -199,9 +210,9 @@ export const lines = [
   },
   {
     name: "ray-tensor",
-    title: "64 MiB tensors, ipc",
+    title: "64 MiB tensors, shared memory",
     rows: perSecond("GB/s"),
-    ours: ours.remote("bulk", "--endpoint", "ipc"),
+    ours: ours.remote("bulk", "--endpoint", "ipc", "--shared"),
     peers: [{ side: ray(), floor: 10, keys: { perSecond: "gigabytesPerSecond" } }],
   },
   {

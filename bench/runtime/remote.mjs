@@ -1,5 +1,6 @@
 // Owns our side of the measures between two processes: this one sends, a child of it receives.
-// `--endpoint tcp|ipc` (default tcp), `--curve` (default plain: loopback only, as the raw peers run).
+// `--endpoint tcp|ipc` (default tcp), `--curve` (default plain: loopback only, as the raw peers run), `--shared`: both
+// may lay tensors in shared memory.
 import { fork } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -27,16 +28,21 @@ const Sink = defineProtocol("sink", 1, {
   },
 });
 const options = { timeoutMs: 60_000 };
+/** Loaded only when asked for: it needs the native addon. */
+const memoryOf = async (isShared) =>
+  isShared ? { sharedMemory: (await import("../../dist/index.js")).openSharedMemory() } : {};
 /** The receiver counts; with room for all that can be under way nothing is dropped. */
 const MAILBOX_CAPACITY = 1 << 18;
 /** Casts in a row before the event loop gets its turn, as an actor's own turns would end. */
 const CASTS_A_TURN = 4096;
 
-if (process.argv[2] === "receiver") await receive(process.argv[3], process.argv[4], process.argv[5] === "plain");
+if (process.argv[2] === "receiver") await receive(process.argv[3], process.argv[4], process.argv.slice(5));
 else await send();
 
-async function receive(endpoint, allowed, plain) {
-  const system = createSystem({ name: "receiver", logger: silentLogger });
+async function receive(endpoint, allowed, modes) {
+  const plain = modes.includes("plain");
+  const memory = await memoryOf(modes.includes("shared"));
+  const system = createSystem({ name: "receiver", logger: silentLogger, ...memory });
   let handled = 0;
   system.spawn(
     behavior(Sink, () => ({
@@ -146,6 +152,7 @@ async function send() {
     endpoint,
     keys.publicKey,
     plain ? "plain" : "curve",
+    has("--shared") ? "shared" : "copied",
   ]);
   const message = () => new Promise((resolve) => child.once("message", resolve));
   const server = await message();
@@ -153,7 +160,7 @@ async function send() {
     child.send("cpu");
     return (await message()).cpuUs;
   };
-  const system = createSystem({ name: "sender", logger: silentLogger });
+  const system = createSystem({ name: "sender", logger: silentLogger, ...(await memoryOf(has("--shared"))) });
   const peer = await system.connect({ ...server, keys, ...(plain ? { plain } : {}) });
   const values = await measures[measure](peer.ref(Sink, "sink"));
   await system.shutdown();

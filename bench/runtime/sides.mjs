@@ -29,6 +29,13 @@ const peer =
   });
 
 export const ours = { local: js(here, "local.mjs"), trace: js(here, "trace.mjs"), remote: js(here, "remote.mjs") };
+/** Our own side in another configuration, as a peer of itself. */
+export const oursAs = (name, title, side) => ({
+  name,
+  title,
+  variants: [[]],
+  start: (seconds) => side.start(seconds, []),
+});
 /** A peer that our own side measures in its own process, turn by turn, and reports beside itself. */
 export const within = (name, title) => ({ name, title, variants: [[]], isWithin: true });
 
