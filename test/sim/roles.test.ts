@@ -16,7 +16,7 @@ function sim(args: readonly string[]): Promise<{ code: number | null; report: Re
 }
 
 // seed 1 crashes a worker in the middle of the run; `--roles --seeds 5` also takes the master, a PoS and the PoW node
-it("a network trains and settles with its ledger conserved when a worker crashes", { timeout: 600_000 }, async () => {
+it("a network trains and settles with its ledger conserved when a worker crashes, the same way twice", { timeout: 600_000 }, async () => {
   const { code, report, stderr } = await sim(["--roles", "--seeds", "1", "--jobs", "1"]);
   expect(code, stderr).toBe(0);
   expect(report.failures).toEqual([]);

@@ -29,6 +29,19 @@ class SimTimeout {
   }
 }
 
+class SimImmediate {
+  isCleared = false;
+  ref(): this {
+    return this;
+  }
+  unref(): this {
+    return this;
+  }
+  hasRef(): boolean {
+    return true;
+  }
+}
+
 /** Makes the globals virtual for everything that runs in a simulated process. @returns what puts them back. */
 export function virtualizeGlobals(scheduler: Scheduler, random: SimRandom): () => void {
   const current = new AsyncLocalStorage<SimProcess>();
@@ -69,6 +82,18 @@ export function virtualizeGlobals(scheduler: Scheduler, random: SimRandom): () =
     };
     plan();
     return timeout;
+  });
+  // a real one would race with files: whether it or the end of a read comes first is a matter of real time
+  virtual(globalThis, "setImmediate", (process, [run, ...args]) => {
+    const immediate = new SimImmediate();
+    scheduler.tasksOf(process).macro(() => {
+      if (!immediate.isCleared) (run as Callback)(...args);
+    });
+    return immediate;
+  });
+  replace(globalThis, "clearImmediate", (real) => (immediate: unknown) => {
+    if (immediate instanceof SimImmediate) immediate.isCleared = true;
+    else (real as (immediate: unknown) => void)(immediate);
   });
   for (const name of ["clearTimeout", "clearInterval"] as const) {
     replace(globalThis, name, (real) => (timer: unknown) => {
