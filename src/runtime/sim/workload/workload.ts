@@ -12,6 +12,7 @@ import { SimRandom } from "../random.js";
 import { simRuntime, type SimBoot, type SimRuntime } from "../sim-runtime.js";
 import { driver, keeper, type NodeWorld } from "./actors.js";
 import { Oracle, type Sent } from "./oracle.js";
+import { spawnTiers, TiersOracle } from "./tiers.js";
 
 export interface SeedOptions {
   readonly seed: number;
@@ -86,6 +87,7 @@ function hastened(faults: SimFaultOptions): SimFaultOptions {
 export class Workload {
   readonly sim: SimRuntime;
   readonly oracle: Oracle;
+  readonly tiers: TiersOracle;
   readonly profile: Profile;
   #isDriving = true;
   readonly #random: SimRandom;
@@ -98,6 +100,7 @@ export class Workload {
       onLog: (node, level, message, fields) => this.#onLog(node, level, message, fields),
     });
     this.oracle = new Oracle(() => this.sim.nowMs);
+    this.tiers = new TiersOracle(this.oracle);
     this.oracle.isCalm = profile.name === "calm";
     this.#random = this.sim.random;
     this.sim.onCrash = (_node, systems) => {
@@ -134,6 +137,7 @@ export class Workload {
       else for (const other of NODE_NAMES) if (other !== node.name) this.#assertLinked(node.system!, node.name, other);
     }
     const systems = [...this.sim.nodes.values()].flatMap((node) => node.systems);
+    this.tiers.finish();
     await this.sim.shutdown();
     this.oracle.finish();
     for (const left of this.sim.leftovers()) this.oracle.violate(`left over at the end: ${left}`);
@@ -194,6 +198,7 @@ export class Workload {
     };
     system.spawn(keeper(world), { name: "keeper" });
     system.spawn(driver(world), { name: "driver" });
+    spawnTiers(world, this.tiers, boot.disk.openStore("tiers"));
     await system.listen({ endpoint, keys, allow: (key) => [...keysOfNames.values()].some(({ publicKey }) => publicKey === key) });
     for (const name of NODE_NAMES.slice(NODE_NAMES.indexOf(node.name as "a") + 1)) {
       const { publicKey } = keysOfNames.get(name)!;
@@ -238,7 +243,7 @@ function prefixed(prefix: string, counts: Record<string, number>): Record<string
 }
 
 function isSent(message: unknown): message is Sent {
-  return typeof message === "object" && message !== null && "stream" in message && "n" in message;
+  return typeof message === "object" && message !== null && "stream" in message && "from" in message;
 }
 
 function describe(error: unknown): string {
