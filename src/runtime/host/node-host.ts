@@ -1,5 +1,5 @@
-// Owns: the Node implementation of Host. Invariant: no process-wide state; every call makes an independent host,
-// and each part can be replaced by the integrator.
+// Owns: the Node implementation of Host. Invariant: no state is shared between systems; every call makes an
+// independent host, and each part can be replaced by the integrator.
 import { AsyncLocalStorage } from "node:async_hooks";
 import { randomFillSync } from "node:crypto";
 import { performance } from "node:perf_hooks";
@@ -77,13 +77,20 @@ export class MetricsRegistry implements Metrics {
   }
 }
 
+/**
+ * One storage for all systems of a process: Node 20 visits every storage that was ever used at every promise, and
+ * keeps it for ever, so one a system would slow the process down with each system that it has had. What a system
+ * puts in is seen by that system alone.
+ */
+const storage = new AsyncLocalStorage<{ readonly owner: object; readonly value: unknown }>();
+
 class NodeAsyncContext<T> implements AsyncContext<T> {
-  readonly #storage = new AsyncLocalStorage<T>();
   run<R>(value: T, body: () => R): R {
-    return this.#storage.run(value, body);
+    return storage.run({ owner: this, value }, body);
   }
   get(): T | undefined {
-    return this.#storage.getStore();
+    const store = storage.getStore();
+    return store?.owner === this ? (store.value as T) : undefined;
   }
 }
 
