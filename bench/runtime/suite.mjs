@@ -5,7 +5,8 @@ import { loadavg } from "node:os";
 import { lines } from "./lines.mjs";
 import { findPeers } from "./sides.mjs";
 
-const SECONDS = 1.2;
+/** Streams between processes still gain speed in their first second. */
+const SECONDS = 2;
 const SECONDS_QUICK = 0.4;
 /** Of the measured stretch: enough to choose between the variants of a peer. */
 const PILOT_SHARE = 0.5;
