@@ -239,7 +239,7 @@ export class Outbox {
     return queue;
   }
 
-  #deliver(queue: TargetQueue, { sequence, run, message: stored }: Attempt): Promise<CallResult<unknown>> {
+  #deliver(queue: TargetQueue, { sequence, run, previous, message: stored }: Attempt): Promise<CallResult<unknown>> {
     const { nodeId, path } = queue.target;
     const { name, protocol, message, trace } = stored;
     const delivery: Delivery = { outbox: `${this.identity}:${queue.number}`, sequence };
@@ -250,7 +250,7 @@ export class Outbox {
       const error: CallError = { code: "unreachable", message: `node ${nodeId.slice(0, 8)} is not linked` };
       return Promise.resolve({ ok: false, error });
     }
-    return peer.confirmTo({ delivery, run, trace }, { protocol, path, name }, message, { timeoutMs, detached: true });
+    return peer.confirmTo({ delivery, run, previous, trace }, { protocol, path, name }, message, { timeoutMs, detached: true });
   }
 
   #write(operations: readonly StoreOperation[]): void {

@@ -21,6 +21,8 @@ export interface QueueOptions {
 export interface Attempt {
   readonly sequence: number;
   readonly run: number;
+  /** The number before it in its run, 0 for the first. */
+  readonly previous: number;
   readonly message: StoredMessage;
 }
 
@@ -48,6 +50,7 @@ export class TargetQueue {
   #stored: number;
   #last: number;
   #run: number;
+  #previous = 0;
   /** Answered ahead of the first. */
   readonly #done = new Set<number>();
   #failures = 0;
@@ -135,7 +138,8 @@ export class TargetQueue {
       }
       if (sequence <= this.#sentMax) this.redelivered += 1;
       else this.#sentMax = sequence;
-      const attempt: Attempt = { sequence, run: this.#run, message };
+      const attempt: Attempt = { sequence, run: this.#run, previous: this.#previous, message };
+      this.#previous = sequence;
       this.#flying.set(sequence, message);
       void this.#modules.deliver(attempt).then((result) => this.#onResult(attempt, result));
     }
@@ -201,6 +205,7 @@ export class TargetQueue {
 
   #beginRun(): void {
     this.#run += 1;
+    this.#previous = 0;
     this.#next = this.#first;
     this.#flying.clear();
   }

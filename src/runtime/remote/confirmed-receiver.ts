@@ -1,6 +1,6 @@
 // Owns: the casts of one peer's outboxes that arrive here. Invariants: of one outbox and actor one message at a time
-// is in the mailbox, so none is handled before an earlier one has succeeded or was refused for good; a message that
-// this peer object has seen succeed is answered again but not handled again.
+// is in the mailbox, so none is handled before an earlier one has succeeded or was refused for good; a run is taken
+// without a gap or ends; a message that this peer object has seen succeed is answered again but not handled again.
 import type { z } from "zod";
 import type { Cell } from "../core/cell.js";
 import type { CallError } from "../core/failure.js";
@@ -35,6 +35,8 @@ interface Stream {
   /** After a failure the rest of that run is turned away: the sender begins again with the one that failed. */
   failedRun: number;
   lastDone: number;
+  /** The last number of the run that came. */
+  lastSeen: number;
   isBusy: boolean;
   unregister: (() => void) | undefined;
   waiting: Message[];
@@ -55,12 +57,18 @@ export class ConfirmedReceiver {
     const stream = this.#streamOf(`${record.outbox}\n${record.address.target}`);
     if (record.run > stream.run) {
       stream.run = record.run;
+      stream.lastSeen = 0;
       this.#dropWaiting(stream);
     }
     if (record.run < stream.run || record.run <= stream.failedRun) {
       answer(link, record, { code: "aborted", message: "an earlier message of this run has failed" });
       return;
     }
+    if (record.previous !== stream.lastSeen) {
+      this.#failed(stream, record, link, { code: "aborted", message: "an earlier message of this run did not arrive" });
+      return;
+    }
+    stream.lastSeen = record.sequence;
     if (record.sequence <= stream.lastDone) {
       answer(link, record, undefined);
       return;
@@ -101,7 +109,7 @@ export class ConfirmedReceiver {
         break;
       }
     }
-    stream = { run: 0, failedRun: -1, lastDone: 0, isBusy: false, unregister: undefined, waiting: [] };
+    stream = { run: 0, failedRun: -1, lastDone: 0, lastSeen: 0, isBusy: false, unregister: undefined, waiting: [] };
     this.#streams.set(key, stream);
     return stream;
   }

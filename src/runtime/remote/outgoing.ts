@@ -25,6 +25,7 @@ interface PendingRecord {
 export interface ConfirmedCast {
   readonly delivery: Delivery;
   readonly run: number;
+  readonly previous: number;
   readonly trace: TraceContext | undefined;
 }
 
@@ -102,7 +103,7 @@ export class Outgoing {
     const timeoutMs = call.deadlineMs - system.host.clock.nowMs();
     const { outbox, sequence } = cast.delivery;
     const address = addressFields(target.protocol, target.path, target.name);
-    const fields = (id: number): unknown[] => [id, timeoutMs, outbox, sequence, cast.run, ...address, ...traceFields(cast.trace)];
+    const fields = (id: number): unknown[] => [id, timeoutMs, outbox, sequence, cast.run, cast.previous, ...address, ...traceFields(cast.trace)];
     this.#send(call, undefined, link, message, fields, RecordKind.confirmed);
     return call.promise;
   }

@@ -52,7 +52,10 @@ export interface ReliableRecord extends Addressed {
   readonly sequence: number;
 }
 
-/** A cast of an outbox, answered when its handler has finished. A higher `run` takes the place of all lower ones. */
+/**
+ * A cast of an outbox, answered when its handler has finished. A higher `run` takes the place of all lower ones;
+ * `previous` is the number sent before this one in its run, 0 for the first: what a lost link took shows as a gap.
+ */
 export interface ConfirmedRecord extends Addressed {
   readonly kind: "confirmed";
   readonly id: number;
@@ -60,6 +63,7 @@ export interface ConfirmedRecord extends Addressed {
   readonly outbox: string;
   readonly sequence: number;
   readonly run: number;
+  readonly previous: number;
 }
 
 export type WireRecord =
@@ -116,16 +120,17 @@ export function readRecord(record: readonly unknown[]): WireRecord {
       return { kind: "ack", stream, taken, isEnded };
     }
     case RecordKind.confirmed: {
-      const [id, timeoutMs, outbox, sequence, run] = rest;
+      const [id, timeoutMs, outbox, sequence, run, previous] = rest;
       if (
         !isId(id) || typeof timeoutMs !== "number" || !(timeoutMs >= 0) || !isText(outbox, OUTBOX_LENGTH_MAX) ||
-        !isId(sequence) || !isId(run)
+        !isId(sequence) || !isId(run) || !isId(previous)
       ) {
         throw bad("confirmed");
       }
       const bounded = Math.min(timeoutMs, TIMEOUT_MS_MAX);
-      const address = readAddress(rest, 5);
-      return { kind: "confirmed", payload, id, timeoutMs: bounded, outbox, sequence, run, address, trace: readTrace(rest, 5) };
+      const address = readAddress(rest, 6);
+      const trace = readTrace(rest, 6);
+      return { kind: "confirmed", payload, id, timeoutMs: bounded, outbox, sequence, run, previous, address, trace };
     }
     case RecordKind.cancel:
       if (!isId(rest[0])) throw bad("cancel");
