@@ -90,7 +90,8 @@ export async function registerComputeNode(transactor: Transactor, transportKey: 
 
 /** Reads the account of one task. Throws when the task was never opened. */
 export async function readTaskAccount(client: PublicClient, taskId: bigint): Promise<TaskAccount> {
-  const head = await client.getBlockNumber();
+  // viem remembers a head for seconds: what was settled since would be missed
+  const head = await client.getBlockNumber({ cacheTime: 0 });
   const topics = encodeEventTopics({ abi: taskMarketAbi, eventName: "TaskOpened", args: { taskId } });
   const logs = await marketLogs(client, head);
   const account: TaskAccount = {

@@ -6,10 +6,9 @@ import { createRemoteRpc } from "../chain-node/remote-rpc.js";
 import type { RpcCall } from "../chain-node/transactor.js";
 import { MASTER_ACTOR, MasterProtocol } from "../master/protocol.js";
 import { PARAMETER_SERVER_ACTOR, ParameterServerProtocol } from "../parameter-server/protocol.js";
+import { createShardFetch } from "../worker/fetch-shard.js";
 import type { NodeConfig } from "./config.js";
 import { NodeStartError, openComputeDevice, type Children, type Parts, type Role } from "./parts.js";
-
-const RPC_TIMEOUT_MS = 15_000;
 
 export async function composeWorker(parts: Parts, children: Children): Promise<Role> {
   const { config, genesis, links, now } = parts;
@@ -30,11 +29,7 @@ export async function composeWorker(parts: Parts, children: Children): Promise<R
       return () => links.ref(address.serverKey, ParameterServerProtocol, PARAMETER_SERVER_ACTOR);
     },
     signDigest: (digest) => signDigest(digest, privateKey),
-    fetchShard: async (hash) => {
-      const result = await masterRef()?.call("getShard", { hash }, { timeoutMs: RPC_TIMEOUT_MS });
-      if (!result?.ok) throw new Error(`shard ${hash} cannot be fetched: ${result?.error.message ?? "the master is not linked"}`);
-      return result.value.bytes;
-    },
+    fetchShard: createShardFetch(masterRef, () => parts.system.isShuttingDown, parts.world),
   }));
   return { rpcUrl: undefined, isChainNode: false, beforeJoin: () => registerComputeNode(transactor, `0x${config.curve.publicKey}`) };
 }
