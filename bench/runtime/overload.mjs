@@ -63,11 +63,13 @@ async function main() {
   const value = (name) => (args.includes(name) ? args[args.indexOf(name) + 1] : undefined);
   const seconds = Number(value("--seconds") ?? 5);
   const policies = (value("--policies") ?? POLICIES.join()).split(",");
-  if (!(seconds > 0 && seconds <= 3600) || policies.some((each) => !POLICIES.includes(each))) {
-    console.error(
-      `Usage: node bench/runtime/overload.mjs [--seconds 1..3600] [--policies ${POLICIES.join()}] [--json]`,
+  const isHelp = args.includes("--help") || args.includes("-h");
+  if (isHelp || !(seconds > 0 && seconds <= 3600) || policies.some((each) => !POLICIES.includes(each))) {
+    (isHelp ? console.log : console.error)(
+      `Usage: node bench/runtime/overload.mjs [--seconds 1..3600] [--policies ${POLICIES.join()}]\n` +
+        "Progress on stderr, the last line of stdout is JSON.",
     );
-    process.exit(2);
+    process.exit(isHelp ? 0 : 2);
   }
   const results = [];
   for (const policy of policies) {

@@ -14,6 +14,7 @@ import { openSharedMemory } from "../../dist/index.js";
 import {
   behavior, createSystem, curveKeys, defineProtocol, handOver, releaseTensors, silentLogger,
 } from "../../dist/runtime/index.js";
+import { readOptions } from "./options.mjs";
 
 const CHUNK_BYTES = 256 * 1024;
 /** Messages in flight: one is written while the other is received. */
@@ -201,9 +202,11 @@ if (process.argv[1] === fileURLToPath(import.meta.url)) {
   const args = process.argv.slice(2);
   if (args[0] === "--serve") await serve(args[1], args[2]);
   else {
-    const option = (name, fallback) => (args.includes(name) ? Number(args[args.indexOf(name) + 1]) : fallback);
-    const result = await measureSharedMemory({ rounds: option("--rounds", 7), mebibytes: option("--mebibytes", 64) });
-    if (args.includes("--json")) console.log(JSON.stringify(result));
+    const { rounds, mebibytes, json } = readOptions(
+      "Usage: node bench/runtime/shared-memory.mjs [--rounds 7] [--mebibytes 64] [--json]", { rounds: 7, mebibytes: 64 },
+    );
+    const result = await measureSharedMemory({ rounds, mebibytes });
+    if (json) console.log(JSON.stringify(result));
     else {
       console.log(`one Float32Array of ${result.mebibytes} MiB to another process, GB/s one way, median of ${result.rounds} ` +
         `(load average ${result.loadAverage.toFixed(1)})`);

@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
 import { behavior, createSystem, curveKeys, defineProtocol, silentLogger } from "../../dist/runtime/index.js";
+import { readOptions } from "./options.mjs";
 
 const floats = z.custom((value) => value instanceof Float32Array);
 const Echo = defineProtocol("echo", 1, {
@@ -94,10 +95,10 @@ async function child() {
 }
 
 async function main() {
-  const args = process.argv.slice(2);
-  const minutes = Number(args.includes("--minutes") ? args[args.indexOf("--minutes") + 1] : 5);
-  if (!(minutes > 0) || globalThis.gc === undefined) {
-    console.error("Usage: node --expose-gc bench/runtime/soak.mjs [--minutes 5]");
+  const usage = "Usage: node --expose-gc bench/runtime/soak.mjs [--minutes 5]";
+  const { minutes } = readOptions(usage, { minutes: 5 });
+  if (globalThis.gc === undefined) {
+    console.error(`Memory cannot be judged without --expose-gc.\n${usage}`);
     process.exit(2);
   }
   const directory = mkdtempSync(join(tmpdir(), "soak-"));

@@ -28,9 +28,10 @@ export class TiersOracle {
   readonly #oracle: Oracle;
   /** Sender and receiver incarnation -> the next number due. */
   readonly #reliable = new Map<string, number>();
-  /** Stream -> ids that `send` has confirmed, in order. */
+  /** Ids that `send` has confirmed and that wait to take effect, with their streams. */
   readonly #confirmed = new Map<string, string>();
-  readonly #applied = new Set<string>();
+  /** Ids that took effect before their sender knew them stored; those of senders that crashed in between stay. */
+  readonly #early = new Set<string>();
   readonly #lastApplied = new Map<string, number>();
 
   constructor(oracle: Oracle) {
@@ -47,24 +48,27 @@ export class TiersOracle {
 
   stored(id: string, stream: string): void {
     this.#oracle.count("durable stored");
-    this.#confirmed.set(id, stream);
+    if (!this.#early.delete(id)) this.#confirmed.set(id, stream);
   }
 
   /** Once in effect: the inbox has let it through. */
   durableApplied(id: string, stream: string, n: number): void {
     this.#oracle.count("durable applied");
-    if (this.#applied.has(id)) this.#oracle.violate(`durable ${id} took effect twice`);
-    this.#applied.add(id);
+    if (!this.#confirmed.delete(id)) this.#early.add(id);
     const last = this.#lastApplied.get(stream) ?? -1;
-    if (n <= last) this.#oracle.violate(`durable ${stream}: number ${n} after ${last}`);
+    if (n === last) this.#oracle.violate(`durable ${id} took effect twice`);
+    else if (n < last) this.#oracle.violate(`durable ${stream}: number ${n} after ${last}`);
     this.#lastApplied.set(stream, n);
+  }
+
+  /** Whether everything that an outbox has confirmed took effect. */
+  get isSettled(): boolean {
+    return this.#confirmed.size === 0;
   }
 
   /** When every outbox had time to deliver what it holds. */
   finish(): void {
-    for (const [id, stream] of this.#confirmed) {
-      if (!this.#applied.has(id)) this.#oracle.violate(`durable ${id} (${stream}) was stored, but never handled`);
-    }
+    for (const [id, stream] of this.#confirmed) this.#oracle.violate(`durable ${id} (${stream}) was stored, but never handled`);
   }
 }
 

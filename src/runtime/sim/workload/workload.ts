@@ -46,6 +46,9 @@ const NODE_NAMES = ["a", "b", "c"] as const;
 export const ACTIVE_MS_DEFAULT = 2_000;
 /** A stalled process comes back after 4.5 s; silence is noticed after 4, an attempt given up after 5, a pause lasts 6.5. */
 const HEALED_MS = 20_000;
+/** Long enough for a half-open connection to be noticed (three pings) and dialed again; most seeds are done by then. */
+const HEALED_MS_MIN = 6_000;
+const SETTLE_STEP_MS = 1_000;
 const WATCH_TAKEN_BACK_CHANCE = 0.3;
 const CHECK_EVERY_MS = 400;
 const CONNECT_MS_MAX = 3_600_000;
@@ -130,7 +133,9 @@ export class Workload {
 
   async finish(): Promise<void> {
     this.pause();
-    await this.sim.run(HEALED_MS);
+    const endMs = this.sim.nowMs + HEALED_MS;
+    await this.sim.run(HEALED_MS_MIN);
+    while (this.sim.nowMs < endMs && !this.#isSettled()) await this.sim.run(SETTLE_STEP_MS);
     this.check();
     for (const node of this.sim.nodes.values()) {
       if (!node.isUp) this.oracle.violate(`${node.name} is not up after the faults were healed`);
@@ -144,6 +149,13 @@ export class Workload {
     for (const system of systems) {
       if (system.deadlines.size > 0) this.oracle.violate(`${system.name} keeps ${system.deadlines.size} deadlines after its end`);
     }
+  }
+
+  #isSettled(): boolean {
+    const isWhole = [...this.sim.nodes.values()].every(({ isUp, name, system }) => isUp && NODE_NAMES.every(
+      (other) => other === name || system?.peer(keysOfNames.get(other)!.publicKey)?.isUp === true,
+    ));
+    return isWhole && this.oracle.openCount === 0 && this.tiers.isSettled;
   }
 
   /** Bounds that hold at every moment. */
