@@ -14,7 +14,7 @@ import { NO_HANDLERS, type Handler, type HandlersByName, type HandlerTable } fro
 import type { Instance } from "./instance.js";
 import { isOver, type CellState } from "./lifecycle.js";
 import {
-  Envelope, Mailbox, type DropReason, type MailboxOwner, type ReplySlot, type Sender,
+  Envelope, Mailbox, originOf, type DropReason, type MailboxOwner, type Origin, type ReplySlot, type Sender,
 } from "./mailbox.js";
 import type { AnyProtocol } from "./protocol.js";
 import { LocalRef, type Ref } from "./ref.js";
@@ -163,22 +163,22 @@ export class Cell implements Runnable, MailboxOwner {
 
   cast(name: string, message: unknown): CastResult {
     const { system } = this;
-    if (!system.isTracing) return this.deliverCast(name, message, undefined, undefined);
+    if (!system.isTracing) return this.deliverCast(name, message, undefined);
     const span = system.traceOut("cast", this.path, name);
     const trace = span === undefined ? system.currentTrace() : span.context;
-    const result = this.deliverCast(name, message, undefined, trace);
+    const result = this.deliverCast(name, message, originOf(undefined, undefined, trace));
     span?.end(result === "accepted" ? undefined : result);
     return result;
   }
 
   /** A cast starts a new chain: its sender does not wait. Not dead-lettered when "full": the sender knows. */
-  deliverCast(name: string, message: unknown, sender: Sender | undefined, trace?: TraceContext): CastResult {
-    if (trace !== undefined) this.system.isTracing = true;
+  deliverCast(name: string, message: unknown, origin: Origin | undefined): CastResult {
+    if (origin !== undefined && origin.trace !== undefined) this.system.isTracing = true;
     if (this.isStopRequested) {
       this.countDeadLetter("stopped", name, message);
       return "stopped";
     }
-    if (this.mailbox.push(new Envelope(name, message, undefined, sender, undefined, trace)) === "full") {
+    if (this.mailbox.push(new Envelope(name, message, undefined, origin)) === "full") {
       this.#rejected += 1;
       return "full";
     }
@@ -200,7 +200,7 @@ export class Cell implements Runnable, MailboxOwner {
       this.#rejected += 1;
       return "full";
     }
-    this.mailbox.push(new Envelope(name, message, slot, sender, undefined, trace));
+    this.mailbox.push(new Envelope(name, message, slot, originOf(sender, undefined, trace)));
     this.schedule();
     return "accepted";
   }
@@ -235,7 +235,7 @@ export class Cell implements Runnable, MailboxOwner {
       slot.fail({ code: "stopped", message: `${this.path} is not running` });
       return;
     }
-    const envelope = new Envelope(name, message, slot, sender, chain, trace);
+    const envelope = new Envelope(name, message, slot, originOf(sender, chain, trace));
     if (chain !== undefined && this.isAwaiting && chainHolds(chain, this.uid, this.turn)) {
       failCycle(this, envelope);
       return;

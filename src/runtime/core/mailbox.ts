@@ -1,6 +1,7 @@
 // Owns: one actor's waiting messages. Two lanes: `system` (timers, watches, piped promises) is served first, `user`
 // is a bounded ring. Invariant: `push` never takes the user lane past its capacity (only `putBack` may, by what the
 // stash held), and every message leaves through exactly one of shift, extract, drain or a drop told to the owner.
+import type { Meta } from "./behavior.js";
 import type { ChainNode } from "./chain.js";
 import type { CallError } from "./failure.js";
 import type { TraceContext } from "./trace.js";
@@ -32,11 +33,29 @@ export interface ReplySlot {
   onCancel(listener: (error: CallError) => void): void;
 }
 
-/** What only messages from links, calls made in handlers and traced messages have. */
-interface Origin {
+/** What only messages from links, calls made in handlers and traced messages have. Several messages may share one. */
+export class Origin {
   readonly sender: Sender | undefined;
   readonly chain: ChainNode | undefined;
   readonly trace: TraceContext | undefined;
+  /** What the handlers of its casts are told; made for the first. */
+  meta: Meta | undefined = undefined;
+
+  constructor(sender: Sender | undefined, chain: ChainNode | undefined, trace: TraceContext | undefined) {
+    this.sender = sender;
+    this.chain = chain;
+    this.trace = trace;
+  }
+}
+
+/** @returns undefined when there is nothing to tell. */
+export function originOf(
+  sender: Sender | undefined,
+  chain: ChainNode | undefined,
+  trace: TraceContext | undefined,
+): Origin | undefined {
+  const isPlain = sender === undefined && chain === undefined && trace === undefined;
+  return isPlain ? undefined : new Origin(sender, chain, trace);
 }
 
 /** Small on purpose: thousands wait in young memory, and each word more made casts 8 % slower. */
@@ -44,33 +63,25 @@ export class Envelope {
   readonly name: string;
   message: unknown;
   readonly slot: ReplySlot | undefined;
-  readonly #origin: Origin | undefined;
+  readonly origin: Origin | undefined;
 
-  constructor(
-    name: string,
-    message: unknown,
-    slot: ReplySlot | undefined,
-    sender: Sender | undefined,
-    chain: ChainNode | undefined,
-    trace: TraceContext | undefined,
-  ) {
+  constructor(name: string, message: unknown, slot: ReplySlot | undefined, origin: Origin | undefined) {
     this.name = name;
     this.message = message;
     this.slot = slot;
-    const isPlain = sender === undefined && chain === undefined && trace === undefined;
-    this.#origin = isPlain ? undefined : { sender, chain, trace };
+    this.origin = origin;
   }
 
   get sender(): Sender | undefined {
-    return this.#origin === undefined ? undefined : this.#origin.sender;
+    return this.origin === undefined ? undefined : this.origin.sender;
   }
 
   get chain(): ChainNode | undefined {
-    return this.#origin === undefined ? undefined : this.#origin.chain;
+    return this.origin === undefined ? undefined : this.origin.chain;
   }
 
   get trace(): TraceContext | undefined {
-    return this.#origin === undefined ? undefined : this.#origin.trace;
+    return this.origin === undefined ? undefined : this.origin.trace;
   }
 }
 
@@ -304,7 +315,7 @@ export class Mailbox {
     if (key === undefined) return false;
     const queued = this.#keyed!.get(key);
     if (queued !== undefined && queued.name === envelope.name) {
-      const replaced = new Envelope(queued.name, queued.message, undefined, queued.sender, queued.chain, queued.trace);
+      const replaced = new Envelope(queued.name, queued.message, undefined, queued.origin);
       queued.message = envelope.message;
       this.#owner.dropped(replaced, "conflated");
       return true;

@@ -42,7 +42,10 @@ class MessageMeta implements Meta {
 
 /** `trace` is the context of the handler's own turn: that of its span when there is a tracer. */
 export function metaOf(envelope: Envelope, trace: TraceContext | undefined): Meta {
-  const { slot, sender } = envelope;
-  if (slot === undefined && sender === undefined && trace === undefined) return PLAIN_META;
-  return new MessageMeta(sender, slot, trace);
+  const { slot, origin } = envelope;
+  if (slot === undefined) {
+    if (origin === undefined) return trace === undefined ? PLAIN_META : new MessageMeta(undefined, undefined, trace);
+    if (origin.trace === trace) return (origin.meta ??= new MessageMeta(origin.sender, undefined, trace));
+  }
+  return new MessageMeta(envelope.sender, slot, trace);
 }

@@ -4,37 +4,54 @@
 import type { z } from "zod";
 import type { Cell } from "../core/cell.js";
 import type { CastResult } from "../core/failure.js";
-import type { Sender } from "../core/mailbox.js";
+import { Origin, type Sender } from "../core/mailbox.js";
 import type { CallSchema } from "../core/protocol.js";
 import type { Arrival, Link } from "./link.js";
 import { parsePayload } from "./payload.js";
 import type { PeerLine } from "./peer-line.js";
-import type { CallRecord, CastRecord } from "./record.js";
+import type { Address, CallRecord, CastRecord, CastsRecord } from "./record.js";
 import { Cancellations, RemoteReply } from "./remote-reply.js";
-import { resolveAddress } from "./resolve.js";
+import { resolveAddress, type Resolved } from "./resolve.js";
 import { Waitlist, type WaitingMessage } from "./waitlist.js";
 
 interface HeldMessage extends WaitingMessage {
   readonly link: Link;
   readonly release: () => void;
-  readonly record: CastRecord | CallRecord;
+  readonly address: Address;
+  readonly payload: unknown;
 }
 
 export class Inbound {
   readonly #line: PeerLine;
   readonly #sender: Sender;
+  /** Of all its plain casts. */
+  readonly #origin: Origin;
   readonly #cancellations = new Cancellations();
   readonly #held = new Map<string, Waitlist<HeldMessage>>();
 
   constructor(line: PeerLine, sender: Sender) {
     this.#line = line;
     this.#sender = sender;
+    this.#origin = new Origin(sender, undefined, undefined);
   }
 
-  onCast(record: CastRecord, arrival: Arrival): void {
-    const { address, payload } = record;
-    const { deadLetters } = this.#line.system;
+  onCast({ address, payload, trace }: CastRecord, arrival: Arrival): void {
     const found = resolveAddress(this.#line.system, address, "cast");
+    const origin = trace === undefined ? this.#origin : new Origin(this.#sender, undefined, trace);
+    this.#take(found, address, payload, origin, arrival);
+  }
+
+  onCasts({ address, payloads }: CastsRecord, { link, lane, sizeBytes }: Arrival): void {
+    const found = resolveAddress(this.#line.system, address, "cast");
+    const each = { link, lane, sizeBytes: Math.floor(sizeBytes / payloads.length) };
+    for (const payload of payloads) {
+      if (!link.isOpen) return; // a message before was one too many of those that fit nothing
+      this.#take(found, address, payload, this.#origin, each);
+    }
+  }
+
+  #take(found: Resolved, address: Address, payload: unknown, origin: Origin, arrival: Arrival): void {
+    const { deadLetters } = this.#line.system;
     if ("code" in found) {
       deadLetters.add(found.code === "stopped" ? "undeliverable" : "malformed", address.target, address.name, payload);
       if (found.code !== "stopped") arrival.link.penalize(1);
@@ -47,10 +64,10 @@ export class Inbound {
       return;
     }
     const { cell } = found;
-    const take = (): CastResult => cell.deliverCast(address.name, parsed.value, this.#sender, record.trace);
+    const { value } = parsed;
     const isBehind = this.#held.size > 0 && this.#held.has(cell.path);
-    if (!isBehind && take() !== "full") return;
-    if (cell.holdsSenders) this.#hold(cell, record, arrival, take);
+    if (!isBehind && cell.deliverCast(address.name, value, origin) !== "full") return;
+    if (cell.holdsSenders) this.#hold(cell, address, payload, arrival, () => cell.deliverCast(address.name, value, origin));
     else deadLetters.add("undeliverable", address.target, address.name, payload);
   }
 
@@ -76,7 +93,7 @@ export class Inbound {
       cell.deliverCall(address.name, parsed.value, slot, this.#sender, record.chain, record.trace);
       return "accepted";
     };
-    if (this.#held.size > 0 && this.#held.has(cell.path)) this.#hold(cell, record, arrival, take);
+    if (this.#held.size > 0 && this.#held.has(cell.path)) this.#hold(cell, address, record.payload, arrival, take);
     else take();
   }
 
@@ -88,14 +105,14 @@ export class Inbound {
   onLinkEnd(link: Link): void {
     this.#cancellations.onLinkEnd(link);
     for (const [path, waiting] of [...this.#held]) {
-      for (const { record } of waiting.extract((each) => each.link === link)) {
-        this.#line.system.deadLetters.add("undeliverable", record.address.target, record.address.name, record.payload);
+      for (const { address, payload } of waiting.extract((each) => each.link === link)) {
+        this.#line.system.deadLetters.add("undeliverable", address.target, address.name, payload);
       }
       if (waiting.size === 0) this.#held.delete(path);
     }
   }
 
-  #hold(cell: Cell, record: CastRecord | CallRecord, { link, lane, sizeBytes }: Arrival, take: () => CastResult): void {
+  #hold(cell: Cell, address: Address, payload: unknown, { link, lane, sizeBytes }: Arrival, take: () => CastResult): void {
     const release = link.hold(lane, sizeBytes);
     const { path } = cell;
     const waiting = this.#held.get(path) ?? new Waitlist<HeldMessage>();
@@ -104,7 +121,8 @@ export class Inbound {
       sizeBytes,
       link,
       release,
-      record,
+      address,
+      payload,
       take: () => {
         const result = take();
         if (result === "full") return result;

@@ -2,9 +2,11 @@
 // came; no more bytes are under way than the receiver has granted (one frame may overshoot); the outbox is bounded.
 import type { Clock, TaskQueue, TimerHandle } from "../host/host.js";
 import type { BufferPool } from "../wire/buffer-pool.js";
+import { CastRun } from "../wire/cast-run.js";
 import type { EncodedRecord } from "../wire/codec.js";
 import { createFrame, FrameKind, HEADER_BYTES, RECORD_PREFIX_BYTES, writeHeader } from "../wire/frame.js";
 import { BATCH_BYTES_MAX, BATCH_RECORDS_MAX, FRAME_OVERHEAD_BYTES } from "../wire/limits.js";
+import { RecordKind } from "./record.js";
 import type { Channel } from "./transport.js";
 
 /** ZeroMQ said its queue is full, which credit should prevent; try again soon. */
@@ -44,8 +46,10 @@ export class LaneSender {
   readonly #pool: BufferPool | undefined;
   #frames: OutFrame[] = [];
   #head = 0;
-  #batch: EncodedRecord[] = [];
+  #batch: Pick<EncodedRecord, "body" | "tensors" | "tensorBytes">[] = [];
   #batchBytes = HEADER_BYTES;
+  /** The end of the batch while it is still being written. */
+  readonly #run = new CastRun(RecordKind.casts);
   #queuedBytes = 0;
   #sentBytes = 0;
   /** The frame handed to the channel: on a busy host its acknowledgement comes before send() is seen to resolve. */
@@ -53,6 +57,10 @@ export class LaneSender {
   #ackedBytes = 0;
   #sequence = 0;
   #isFlushPlanned = false;
+  readonly #flush = (): void => {
+    this.#isFlushPlanned = false;
+    void this.#pump();
+  };
   #isPumping = false;
   #isClosed = false;
   #retry: TimerHandle;
@@ -90,19 +98,50 @@ export class LaneSender {
 
   /** A small record: goes out with others in one frame at the end of this microtask or when the frame is full. */
   pushRecord(record: EncodedRecord): void {
+    this.#closeRun();
+    this.#queuedBytes += this.#join(record);
+    this.#planFlush();
+  }
+
+  /**
+   * A cast without arrays of its own; `tail`: all of its record but the message, always the same object for the same
+   * address. @returns false, with nothing changed, when the message needs the full encoder.
+   */
+  pushCast(tail: Uint8Array, message: unknown): boolean {
+    if (this.#isClosed) return true;
+    const run = this.#run;
+    if (!run.isOpenFor(tail)) {
+      this.#closeRun();
+      run.begin(tail);
+    }
+    const sizeBytes = run.append(message);
+    if (sizeBytes === 0) return false;
+    this.#queuedBytes += sizeBytes;
+    this.#planFlush();
+    return true;
+  }
+
+  #closeRun(): void {
+    const { count, sizeBytes } = this.#run;
+    if (count === 0) return;
+    this.#queuedBytes += this.#join({ body: this.#run.end(), tensors: [], tensorBytes: 0 }) - sizeBytes;
+  }
+
+  /** @returns the bytes that it takes in its frame. */
+  #join(record: Pick<EncodedRecord, "body" | "tensors" | "tensorBytes">): number {
     const sizeBytes = RECORD_PREFIX_BYTES + record.body.length + record.tensorBytes;
     if (this.#batch.length === BATCH_RECORDS_MAX || (this.#batch.length > 0 && this.#batchBytes + sizeBytes > BATCH_BYTES_MAX)) {
-      this.#seal();
+      this.#sealBatch();
     }
     this.#batch.push(record);
     this.#batchBytes += sizeBytes;
-    this.#queuedBytes += sizeBytes;
+    return sizeBytes;
+  }
+
+  #planFlush(): void {
     if (this.#isFlushPlanned) return;
     this.#isFlushPlanned = true;
-    this.#tasks.micro(() => {
-      this.#isFlushPlanned = false;
-      void this.#pump();
-    });
+    this.#tasks.micro(this.#flush);
   }
 
   /** A record with large tensors: its body, then the tensors in chunks. */
@@ -179,8 +218,13 @@ export class LaneSender {
     this.#queuedBytes += sizeBytes;
   }
 
-  /** Turns the open batch into a frame. */
   #seal(): void {
+    this.#closeRun();
+    this.#sealBatch();
+  }
+
+  /** Turns the open batch into a frame. */
+  #sealBatch(): void {
     const batch = this.#batch;
     if (batch.length === 0) return;
     const frame = Buffer.allocUnsafe(this.#batchBytes);

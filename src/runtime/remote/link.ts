@@ -7,6 +7,7 @@ import { FrameKind, type FrameHeader } from "../wire/frame.js";
 import {
   BULK_BYTES_MIN, BULK_OUTBOX_BYTES_MAX, BULK_WINDOW_BYTES, MESSAGE_OUTBOX_BYTES_MAX, MESSAGE_WINDOW_BYTES,
 } from "../wire/limits.js";
+import { QUICK_VALUE_BYTES_MAX } from "../wire/msgpack-writer.js";
 import { LaneReceiver } from "./lane-receiver.js";
 import { LaneSender } from "./lane-sender.js";
 import { encodeShared } from "./shared-frames.js";
@@ -167,6 +168,14 @@ export class Link {
     const encoded: EncodedRecord = this.#codec.encode(record, this.#place);
     if (encoded.placed !== undefined) return this.#sendShared(encoded.body, encoded.placed, encoded.tensorBytes, share);
     return this.sendEncoded(encoded, share);
+  }
+
+  /** A cast that may join a run: see LaneSender.pushCast. @returns undefined when it has to go by `send`. */
+  sendCast(tail: Uint8Array, message: unknown): "accepted" | "full" | "stopped" | undefined {
+    if (this.#end !== undefined) return "stopped";
+    const sender = this.#senders[Lane.message]!;
+    if (!sender.hasRoom(QUICK_VALUE_BYTES_MAX)) return "full";
+    return sender.pushCast(tail, message) ? "accepted" : undefined;
   }
 
   /** A record encoded before; its memory must stay as it is until the link has closed or acknowledged it. */

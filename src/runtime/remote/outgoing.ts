@@ -7,7 +7,8 @@ import { describeError, type CallError, type CallResult, type CastResult } from 
 import type { Delivery } from "../core/mailbox.js";
 import type { AnyProtocol, CallSchema } from "../core/protocol.js";
 import type { TraceContext } from "../core/trace.js";
-import { LINK_VERSION_DELIVERY } from "../wire/limits.js";
+import { encodeTail } from "../wire/cast-run.js";
+import { LINK_VERSION_DELIVERY, LINK_VERSION_RUNS } from "../wire/limits.js";
 import type { Link } from "./link.js";
 import { parsePayload, unsendable } from "./payload.js";
 import { REPLY_SHARE, type PeerLine } from "./peer-line.js";
@@ -22,6 +23,14 @@ interface PendingRecord {
   readonly reply: z.ZodType | undefined;
 }
 
+interface CastAddress {
+  readonly protocol: AnyProtocol;
+  readonly target: string;
+  readonly name: string;
+  /** Undefined when it is not plain enough for a run. */
+  readonly tail: Uint8Array | undefined;
+}
+
 export interface ConfirmedCast {
   readonly delivery: Delivery;
   readonly run: number;
@@ -33,6 +42,8 @@ export class Outgoing {
   readonly #line: PeerLine;
   readonly #calls = new Map<number, PendingRecord>();
   #number = 0;
+  /** Where the last cast went: most follow another one to the same actor. */
+  #last: CastAddress | undefined;
 
   constructor(line: PeerLine) {
     this.#line = line;
@@ -43,6 +54,11 @@ export class Outgoing {
     if (link === undefined) return "stopped";
     const span = system.tracer === undefined ? undefined : system.traceOut("cast", target, name);
     try {
+      if (link.version >= LINK_VERSION_RUNS && (!system.isTracing || (span === undefined && system.currentTrace() === undefined))) {
+        const tail = this.#tailFor(protocol, target, name);
+        const result = tail === undefined ? undefined : link.sendCast(tail, message);
+        if (result !== undefined) return result;
+      }
       const trace = link.version < LINK_VERSION_DELIVERY ? undefined : (span?.context ?? system.currentTrace());
       const address = addressFields(protocol, target, name);
       const result = link.send(
@@ -169,6 +185,14 @@ export class Outgoing {
 
   failAll(error: CallError): void {
     for (const { call } of [...this.#calls.values()]) call.fail(error);
+  }
+
+  #tailFor(protocol: AnyProtocol, target: string, name: string): Uint8Array | undefined {
+    const last = this.#last;
+    if (last !== undefined && last.target === target && last.name === name && last.protocol === protocol) return last.tail;
+    const tail = encodeTail([null, ...addressFields(protocol, target, name)]);
+    this.#last = { protocol, target, name, tail };
+    return tail;
   }
 
   #countUnsendable(target: string, name: string, message: unknown, error: unknown): void {

@@ -243,6 +243,9 @@ export class Peer {
       case "cast":
         this.#inbound.onCast(record, arrival);
         break;
+      case "casts":
+        this.#inbound.onCasts(record, arrival);
+        break;
       case "call":
         this.#inbound.onCall(record, arrival);
         break;

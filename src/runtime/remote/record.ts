@@ -5,10 +5,11 @@ import type { CallError, CallErrorCode, StopCode, StopReason } from "../core/fai
 import type { AnyProtocol } from "../core/protocol.js";
 import { formatTraceparent, parseTraceparent, type TraceContext } from "../core/trace.js";
 import { WireError } from "../wire/codec.js";
+import { CAST_RUN_MAX } from "../wire/limits.js";
 
-/** Kinds from 8 on need LINK_VERSION_DELIVERY; the trace fields at the end of a record are left out before it. */
+/** Kinds from 8 on need LINK_VERSION_DELIVERY, 12 LINK_VERSION_RUNS; the trace fields at the end of a record are left out before it. */
 export const RecordKind = {
-  cast: 1, call: 2, reply: 3, error: 4, watch: 5, unwatch: 6, down: 7, cancel: 8, reliable: 9, ack: 10, confirmed: 11,
+  cast: 1, call: 2, reply: 3, error: 4, watch: 5, unwatch: 6, down: 7, cancel: 8, reliable: 9, ack: 10, confirmed: 11, casts: 12,
 } as const;
 
 /** A path of names of at most 128 characters each, a few levels deep. */
@@ -36,6 +37,13 @@ interface Addressed {
 
 export interface CastRecord extends Addressed {
   readonly kind: "cast";
+}
+
+/** Casts in a row to one actor, all with the same name and without a trace. */
+export interface CastsRecord {
+  readonly kind: "casts";
+  readonly payloads: readonly unknown[];
+  readonly address: Address;
 }
 
 export interface CallRecord extends Addressed {
@@ -68,6 +76,7 @@ export interface ConfirmedRecord extends Addressed {
 
 export type WireRecord =
   | CastRecord
+  | CastsRecord
   | CallRecord
   | ReliableRecord
   | ConfirmedRecord
@@ -101,6 +110,11 @@ export function readRecord(record: readonly unknown[]): WireRecord {
   switch (kind) {
     case RecordKind.cast:
       return { kind: "cast", payload, address: readAddress(rest, 0), trace: readTrace(rest, 0) };
+    case RecordKind.casts: {
+      const isRun = Array.isArray(payload) && payload.length > 0 && payload.length <= CAST_RUN_MAX;
+      if (!isRun || record[2] !== null || rest.length !== ADDRESS_FIELDS) throw bad("casts");
+      return { kind: "casts", payloads: payload as unknown[], address: readAddress(rest, 0) };
+    }
     case RecordKind.call: {
       const [id, timeoutMs, flat] = rest;
       const parsed = flat === null ? { chain: undefined } : parseChain(flat);

@@ -4,7 +4,7 @@
 import type { z } from "zod";
 import type { Cell } from "../core/cell.js";
 import type { CastResult } from "../core/failure.js";
-import type { Sender } from "../core/mailbox.js";
+import { originOf, type Sender } from "../core/mailbox.js";
 import type { TimerHandle } from "../host/host.js";
 import { WireError } from "../wire/codec.js";
 import { RELIABLE_STREAMS_MAX, RELIABLE_WINDOW_BYTES, RELIABLE_WINDOW_MESSAGES } from "../wire/limits.js";
@@ -109,7 +109,7 @@ export class ReliableReceiver {
   #deliver(stream: Stream, cell: Cell, record: ReliableRecord, value: unknown, { sizeBytes }: Arrival): void {
     const { name } = record.address;
     const take = (): CastResult => {
-      const result = cell.deliverCast(name, value, this.#sender, record.trace);
+      const result = cell.deliverCast(name, value, originOf(this.#sender, undefined, record.trace));
       if (result === "stopped") this.#end(stream);
       else if (result === "accepted") this.#taken(stream);
       return result;

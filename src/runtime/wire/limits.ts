@@ -3,17 +3,22 @@
 /**
  * Version of the link protocol itself; a peer offers [MIN, MAX] and the higher common one is used.
  * 2: tensors by shared memory; reliable and confirmed casts, cancelled calls, trace context.
+ * 3: casts in a row to one actor as one record.
  */
 export const LINK_VERSION_MIN = 1;
-export const LINK_VERSION_MAX = 2;
+export const LINK_VERSION_MAX = 3;
 export const LINK_VERSION_SHARED = 2;
 /** From this version on: reliable and confirmed casts, cancelled calls, trace context. */
 export const LINK_VERSION_DELIVERY = 2;
+/** From this version on: runs of casts. */
+export const LINK_VERSION_RUNS = 3;
 
 /** A batch of records is sealed at this many records … */
 export const BATCH_RECORDS_MAX = 256;
 /** … or this many bytes: large enough to hide the cost of a frame (~3 us), small enough to add no latency. */
 export const BATCH_BYTES_MAX = 64 * 1024;
+/** Casts in one run: the cost of a record and a frame is spread over them, and an actor's turn comes soon enough. */
+export const CAST_RUN_MAX = 512;
 /** Typed arrays up to this stay inside msgpack: below it the table entry costs more than the copy. */
 export const INLINE_ARRAY_BYTES_MAX = 1024;
 /** Records whose tensors together pass this go to the bulk lane, so that messages never queue behind them. */

@@ -5,31 +5,44 @@ import { INLINE_ARRAY_BYTES_MAX } from "./limits.js";
 
 /** Records are written one after the other into blocks; a block goes when the last of its records has left. */
 const BLOCK_BYTES = 64 * 1024;
-/** A longer record is left to the full encoder; a block has room for many of this size. */
-const RECORD_BYTES_MAX = 4 * 1024;
+/** A longer value is left to the full encoder; a block has room for many of this size. */
+export const QUICK_VALUE_BYTES_MAX = 4 * 1024;
 const STRING_LENGTH_MAX = 255;
 /** Up to this a loop beats a call of `set`. */
 const LOOP_COPY_BYTES_MAX = 24;
 const DEPTH_MAX = 16;
+const EMPTY = Buffer.alloc(0);
 
 export class MsgpackWriter {
-  #block: Buffer = Buffer.allocUnsafeSlow(BLOCK_BYTES);
+  /** Of `write`; made when first needed. */
+  #ownBlock: Buffer | undefined;
+  #ownAt = 0;
+  #block: Buffer = EMPTY;
   #at = 0;
   #end = 0;
 
   /** @returns the bytes, good for as long as they are held; undefined when the full encoder has to write them. */
   write(value: unknown): Uint8Array | undefined {
-    if (this.#at + RECORD_BYTES_MAX > BLOCK_BYTES) {
-      this.#block = Buffer.allocUnsafeSlow(BLOCK_BYTES);
-      this.#at = 0;
+    if (this.#ownBlock === undefined || this.#ownAt + QUICK_VALUE_BYTES_MAX > BLOCK_BYTES) {
+      this.#ownBlock = Buffer.allocUnsafeSlow(BLOCK_BYTES);
+      this.#ownAt = 0;
     }
-    const start = this.#at;
-    this.#end = start + RECORD_BYTES_MAX;
-    if (!this.#value(value, 0)) {
-      this.#at = start;
-      return undefined;
-    }
-    return new Uint8Array(this.#block.buffer, start, this.#at - start);
+    const start = this.#ownAt;
+    const end = this.writeInto(this.#ownBlock, start, value);
+    if (end < 0 || this.#ownAt !== start) return undefined; // a getter in `value` has written a value of its own
+    this.#ownAt = end;
+    return new Uint8Array(this.#ownBlock.buffer, start, end - start);
+  }
+
+  /**
+   * Writes at `at` of `block`, which must have QUICK_VALUE_BYTES_MAX of room there.
+   * @returns where it ends; -1 when the full encoder has to write it, and what lies from `at` on is nonsense then.
+   */
+  writeInto(block: Buffer, at: number, value: unknown): number {
+    this.#block = block;
+    this.#at = at;
+    this.#end = at + QUICK_VALUE_BYTES_MAX;
+    return this.#value(value, 0) ? this.#at : -1;
   }
 
   #value(value: unknown, depth: number): boolean {
