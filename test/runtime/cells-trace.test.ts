@@ -6,6 +6,7 @@ import {
   behavior, createSpanRecorder, defineProtocol, formatTraceparent, parseTraceparent, seededRandom, settle, VirtualClock,
   type RecordedSpan, type TraceContext,
 } from "../../src/runtime/index.js";
+import { originOf } from "../../src/runtime/core/mailbox.js";
 import { LocalRef } from "../../src/runtime/core/ref.js";
 import { testSystem } from "./systems.js";
 
@@ -156,7 +157,7 @@ describe("spans", () => {
       })),
     );
     const trace: TraceContext = { traceId: TRACE, spanId: SPAN, flags: 1, state: "a=b" };
-    LocalRef.cellOf(relay)!.deliverCast("note", null, undefined, trace);
+    LocalRef.cellOf(relay)!.deliverCast("note", null, originOf(undefined, undefined, trace));
     await settle(8);
     expect(seen).toEqual([trace, trace]);
     relay.cast("note", null);

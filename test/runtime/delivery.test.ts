@@ -372,8 +372,8 @@ describe("link versions", () => {
 
   test("two new ones speak the new version, and a version that does not exist is refused", async () => {
     const { client } = await pair();
-    expect(client.links()[0]!.version).toBe(2);
+    expect(client.links()[0]!.version).toBe(3);
     const options = { endpoint: ipc(), serverKey: curveKeys().publicKey, keys: curveKeys() };
-    await expect(client.connect({ ...options, linkVersionMax: 3 })).rejects.toMatchObject({ code: "bad-option" });
+    await expect(client.connect({ ...options, linkVersionMax: 4 })).rejects.toMatchObject({ code: "bad-option" });
   });
 });

@@ -18,7 +18,7 @@ import { Link } from "../../src/runtime/remote/link.js";
 import { RecordKind } from "../../src/runtime/remote/record.js";
 import type { Channel } from "../../src/runtime/remote/transport.js";
 import { createFrame, FrameKind } from "../../src/runtime/wire/frame.js";
-import { FRAME_BYTES_MAX, MESSAGE_OUTBOX_BYTES_MAX } from "../../src/runtime/wire/limits.js";
+import { CAST_RUN_MAX, FRAME_BYTES_MAX, MESSAGE_OUTBOX_BYTES_MAX } from "../../src/runtime/wire/limits.js";
 import { RawPeer, type RawPeerOptions } from "./raw-peer.js";
 
 const directory = mkdtempSync(join(tmpdir(), "hostile-"));
@@ -263,6 +263,15 @@ const VIOLATIONS: [name: string, attack: (peer: RawPeer) => Promise<void>][] = [
   ["sends messages that fit no protocol", async (peer) => {
     await peer.sendRecords(...Array.from({ length: 200 }, () => [RecordKind.cast, "no number", null, ...address("echo", "note")]));
   }],
+  ["sends messages in a row that fit no protocol", (peer) => (
+    peer.sendRecords([RecordKind.casts, Array.from({ length: 400 }, () => "no number"), null, ...address("echo", "note")])
+  )],
+  ["sends no message in a row", (peer) => peer.sendRecords([RecordKind.casts, [], null, ...address("echo", "note")])],
+  ["sends more messages in a row than there may be", (peer) => (
+    peer.sendRecords([RecordKind.casts, Array.from({ length: CAST_RUN_MAX + 1 }, () => 1), null, ...address("echo", "note")])
+  )],
+  ["sends a row that is no list", (peer) => peer.sendRecords([RecordKind.casts, { length: 3 }, null, ...address("echo", "note")])],
+  ["sends a row with a trace", (peer) => peer.sendRecords([RecordKind.casts, [1], null, ...address("echo", "note"), "00-"])],
   ["sends reliable casts past their window to an actor that takes none", async (peer) => {
     await peer.sendRecords(call(1, "victim", "hang", null));
     const reliable = (sequence: number): unknown[] => [RecordKind.reliable, sequence, null, 1, sequence, ...address("victim", "note")];

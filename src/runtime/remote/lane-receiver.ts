@@ -3,6 +3,7 @@
 // peer cannot have sent.
 import { attachTensors, type Codec, tensorSizes, WireError } from "../wire/codec.js";
 import { FrameKind, HEADER_BYTES, readHeader, splitRecords, type FrameHeader } from "../wire/frame.js";
+import { messagesIn } from "./record.js";
 import { ReceivePool } from "../wire/receive-pool.js";
 import { FRAME_OVERHEAD_BYTES } from "../wire/limits.js";
 
@@ -38,6 +39,7 @@ export class LaneReceiver {
   #heldBytes = 0;
   #transfer: Transfer | undefined;
   framesReceived = 0;
+  /** A run counts as the messages in it. */
   recordsReceived = 0;
 
   constructor(windowBytes: number, codec: Codec, events: LaneReceiverEvents) {
@@ -172,7 +174,7 @@ export class LaneReceiver {
 
   #deliver(record: unknown[], buffers: readonly Uint8Array[], sizeBytes: number): void {
     attachTensors(record, buffers);
-    this.recordsReceived += 1;
+    this.recordsReceived += messagesIn(record);
     this.#events.onRecord(record, sizeBytes);
   }
 }

@@ -48,6 +48,7 @@ export class LaneSender {
   #head = 0;
   #batch: Pick<EncodedRecord, "body" | "tensors" | "tensorBytes">[] = [];
   #batchBytes = HEADER_BYTES;
+  #batchMessages = 0;
   /** The end of the batch while it is still being written. */
   readonly #run = new CastRun(RecordKind.casts);
   #queuedBytes = 0;
@@ -68,6 +69,7 @@ export class LaneSender {
   /** Sent from, but not yet acknowledged; in order of `endBytes`. */
   #lent: { readonly endBytes: number; readonly buffer: Buffer }[] = [];
   framesSent = 0;
+  /** A run counts as the messages in it. */
   recordsSent = 0;
   busyCount = 0;
 
@@ -99,7 +101,7 @@ export class LaneSender {
   /** A small record: goes out with others in one frame at the end of this microtask or when the frame is full. */
   pushRecord(record: EncodedRecord): void {
     this.#closeRun();
-    this.#queuedBytes += this.#join(record);
+    this.#queuedBytes += this.#join(record, 1);
     this.#planFlush();
   }
 
@@ -124,17 +126,18 @@ export class LaneSender {
   #closeRun(): void {
     const { count, sizeBytes } = this.#run;
     if (count === 0) return;
-    this.#queuedBytes += this.#join({ body: this.#run.end(), tensors: [], tensorBytes: 0 }) - sizeBytes;
+    this.#queuedBytes += this.#join({ body: this.#run.end(), tensors: [], tensorBytes: 0 }, count) - sizeBytes;
   }
 
   /** @returns the bytes that it takes in its frame. */
-  #join(record: Pick<EncodedRecord, "body" | "tensors" | "tensorBytes">): number {
+  #join(record: Pick<EncodedRecord, "body" | "tensors" | "tensorBytes">, messages: number): number {
     const sizeBytes = RECORD_PREFIX_BYTES + record.body.length + record.tensorBytes;
     if (this.#batch.length === BATCH_RECORDS_MAX || (this.#batch.length > 0 && this.#batchBytes + sizeBytes > BATCH_BYTES_MAX)) {
       this.#sealBatch();
     }
     this.#batch.push(record);
     this.#batchBytes += sizeBytes;
+    this.#batchMessages += messages;
     return sizeBytes;
   }
 
@@ -244,7 +247,8 @@ export class LaneSender {
       kind: FrameKind.records, count: batch.length, value: 0, header: frame, data: undefined, costBytes, recycle: undefined,
     });
     this.#queuedBytes += HEADER_BYTES;
-    this.recordsSent += batch.length;
+    this.recordsSent += this.#batchMessages;
+    this.#batchMessages = 0;
     this.#batch = [];
     this.#batchBytes = HEADER_BYTES;
   }

@@ -97,6 +97,8 @@ export class Link {
   readonly #place: Place | undefined;
   /** What `#place` took for the message being encoded. */
   #space: Placed | undefined;
+  /** A message is being written: what its getters want to send meanwhile finds no room. */
+  #isEncoding = false;
   #heardAtMs: number;
   #pingAtMs: number | undefined;
   #roundTripMs: number | undefined;
@@ -165,7 +167,14 @@ export class Link {
   /** @throws WireError when the message cannot be sent at all. */
   send(record: unknown[], share = 1): "accepted" | "full" | "stopped" {
     if (this.#end !== undefined) return "stopped";
-    const encoded: EncodedRecord = this.#codec.encode(record, this.#place);
+    if (this.#isEncoding) return "full";
+    let encoded: EncodedRecord;
+    this.#isEncoding = true;
+    try {
+      encoded = this.#codec.encode(record, this.#place);
+    } finally {
+      this.#isEncoding = false;
+    }
     if (encoded.placed !== undefined) return this.#sendShared(encoded.body, encoded.placed, encoded.tensorBytes, share);
     return this.sendEncoded(encoded, share);
   }
@@ -174,13 +183,19 @@ export class Link {
   sendCast(tail: Uint8Array, message: unknown): "accepted" | "full" | "stopped" | undefined {
     if (this.#end !== undefined) return "stopped";
     const sender = this.#senders[Lane.message]!;
-    if (!sender.hasRoom(QUICK_VALUE_BYTES_MAX)) return "full";
-    return sender.pushCast(tail, message) ? "accepted" : undefined;
+    if (this.#isEncoding || !sender.hasRoom(QUICK_VALUE_BYTES_MAX)) return "full";
+    this.#isEncoding = true;
+    try {
+      return sender.pushCast(tail, message) ? "accepted" : undefined;
+    } finally {
+      this.#isEncoding = false;
+    }
   }
 
   /** A record encoded before; its memory must stay as it is until the link has closed or acknowledged it. */
   sendEncoded(encoded: EncodedRecord, share = 1): "accepted" | "full" | "stopped" {
     if (this.#end !== undefined) return "stopped";
+    if (this.#isEncoding) return "full";
     const isBulk = encoded.tensorBytes >= BULK_BYTES_MIN;
     const sender = this.#senders[isBulk ? Lane.bulk : Lane.message]!;
     if (!sender.hasRoom(encoded.body.length + encoded.tensorBytes, share)) return "full";

@@ -105,6 +105,11 @@ export function traceFields(trace: TraceContext | undefined): unknown[] {
   return trace.state === undefined ? [header] : [header, trace.state];
 }
 
+/** How many messages a record that has not been checked yet seems to carry. */
+export function messagesIn(record: readonly unknown[]): number {
+  return record[0] === RecordKind.casts && Array.isArray(record[1]) ? record[1].length : 1;
+}
+
 export function readRecord(record: readonly unknown[]): WireRecord {
   const [kind, payload, , ...rest] = record;
   switch (kind) {

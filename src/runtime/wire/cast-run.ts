@@ -56,7 +56,7 @@ export class CastRun {
   append(message: unknown): number {
     const from = this.#at;
     const at = this.#writer.writeInto(this.#block, from, message);
-    if (at < 0 || this.#at !== from || this.#tail === undefined) return 0; // a getter in it has cast something itself
+    if (at < 0) return 0;
     this.#at = at;
     this.#count += 1;
     return at - from;

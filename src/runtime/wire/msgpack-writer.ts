@@ -29,7 +29,7 @@ export class MsgpackWriter {
     }
     const start = this.#ownAt;
     const end = this.writeInto(this.#ownBlock, start, value);
-    if (end < 0 || this.#ownAt !== start) return undefined; // a getter in `value` has written a value of its own
+    if (end < 0) return undefined;
     this.#ownAt = end;
     return new Uint8Array(this.#ownBlock.buffer, start, end - start);
   }
