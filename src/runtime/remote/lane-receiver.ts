@@ -5,6 +5,7 @@ import { attachTensors, type Codec, tensorSizes, WireError } from "../wire/codec
 import { FrameKind, HEADER_BYTES, readHeader, splitRecords, type FrameHeader } from "../wire/frame.js";
 import { messagesIn } from "./record.js";
 import { ReceivePool } from "../wire/receive-pool.js";
+import { release } from "../wire/releasable.js";
 import { FRAME_OVERHEAD_BYTES } from "../wire/limits.js";
 
 /** The sender may overshoot its window by the frame that used up the last credit. */
@@ -160,6 +161,7 @@ export class LaneReceiver {
     }
     buffer.set(chunk, transfer.offset);
     transfer.offset += chunk.length;
+    release(chunk.buffer);
     if (transfer.offset < buffer.length) return;
     transfer.offset = 0;
     this.#completeIfWhole(transfer);

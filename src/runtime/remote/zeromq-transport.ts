@@ -6,7 +6,9 @@ import { createConnection } from "node:net";
 import type { Context, Dealer, Reply, Router, Socket } from "zeromq";
 import { RuntimeError } from "../core/failure.js";
 import type { Host } from "../host/host.js";
-import { FRAME_BYTES_MAX, SOCKET_HIGH_WATER_MARK } from "../wire/limits.js";
+import { freeMemory } from "../wire/array-memory.js";
+import { BULK_BYTES_MIN, FRAME_BYTES_MAX, SOCKET_HIGH_WATER_MARK } from "../wire/limits.js";
+import { onRelease } from "../wire/releasable.js";
 import { toZ85 } from "./keys.js";
 import type { BindOptions, BoundSocket, Channel, DialedChannel, DialOptions, SendOutcome, Transport } from "./transport.js";
 
@@ -199,6 +201,8 @@ async function receiveLoop(socket: Router | Dealer, host: TransportHost, handle:
     } catch {
       return; // closed
     }
+    const last = parts[parts.length - 1]!;
+    if (last.length >= BULK_BYTES_MIN) onRelease(last.buffer, freeMemory);
     handle(parts);
     // receive() resolves up to 512 times without leaving the microtask queue.
     if (clock.nowMs() - burstStartMs >= RECEIVE_BURST_MS) {

@@ -10,6 +10,7 @@ import { BufferPool } from "./buffer-pool.js";
 import { isSafeMsgpack } from "./msgpack-guard.js";
 import { MsgpackReader } from "./msgpack-reader.js";
 import { MsgpackWriter } from "./msgpack-writer.js";
+import { keepMemory } from "./releasable.js";
 
 export class WireError extends Error {
   readonly code: "malformed" | "too-large" | "unsupported";
@@ -59,8 +60,12 @@ export type Place = (arrays: readonly ArrayBufferView[], sizeBytes: number) => r
  */
 const handedOver = new WeakSet<object>();
 
-/** Promises that `array`'s memory stays as it is from now on, so that sending it needs no copy. Returns `array`. */
+/**
+ * Promises that `array`'s memory stays as it is from now on, so that sending it needs no copy. Returns `array`. One that
+ * came over a link is kept from `releaseTensors` too, which would free it under ZeroMQ's hands.
+ */
 export function handOver<T extends ArrayBufferView>(array: T): T {
+  keepMemory(array.buffer);
   handedOver.add(array);
   return array;
 }

@@ -1,6 +1,7 @@
 // Owns: memory for received tensors that comes back through `releaseTensors`. A fresh 64 MiB buffer is 16,384 page
 // faults and a full garbage collection; training receives the same sizes again and again.
 // Invariant: a buffer is in the pool only after every array over it was emptied.
+import { moveMemory } from "./array-memory.js";
 import { BULK_BYTES_MIN } from "./limits.js";
 import { onRelease } from "./releasable.js";
 
@@ -28,8 +29,7 @@ export class ReceivePool {
   }
 
   #give(released: ArrayBuffer): void {
-    // Moving the memory to another ArrayBuffer empties all arrays over this one.
-    const buffer = structuredClone(released, { transfer: [released] });
+    const buffer = moveMemory(released); // which empties all arrays over the old one
     const { byteLength } = buffer;
     if (this.#isClosed || byteLength > POOL_BYTES_MAX) return;
     if (this.#idleBytes + byteLength > POOL_BYTES_MAX) {
