@@ -111,35 +111,37 @@ export function messagesIn(record: readonly unknown[]): number {
 }
 
 export function readRecord(record: readonly unknown[]): WireRecord {
-  const [kind, payload, , ...rest] = record;
-  switch (kind) {
+  const payload = record[1];
+  switch (record[0]) {
     case RecordKind.cast:
-      return { kind: "cast", payload, address: readAddress(rest, 0), trace: readTrace(rest, 0) };
+      return { kind: "cast", payload, address: readAddress(record, 3), trace: readTrace(record, 3) };
     case RecordKind.casts: {
       const isRun = Array.isArray(payload) && payload.length > 0 && payload.length <= CAST_RUN_MAX;
-      if (!isRun || record[2] !== null || rest.length !== ADDRESS_FIELDS) throw bad("casts");
-      return { kind: "casts", payloads: payload as unknown[], address: readAddress(rest, 0) };
+      if (!isRun || record[2] !== null || record.length !== 3 + ADDRESS_FIELDS) throw bad("casts");
+      return { kind: "casts", payloads: payload as unknown[], address: readAddress(record, 3) };
     }
     case RecordKind.call: {
-      const [id, timeoutMs, flat] = rest;
+      const id = record[3];
+      const timeoutMs = record[4];
+      const flat = record[5];
       const parsed = flat === null ? { chain: undefined } : parseChain(flat);
       if (!isId(id) || typeof timeoutMs !== "number" || !(timeoutMs >= 0) || parsed === undefined) throw bad("call");
       const bounded = Math.min(timeoutMs, TIMEOUT_MS_MAX);
       const { chain } = parsed;
-      return { kind: "call", payload, id, timeoutMs: bounded, chain, address: readAddress(rest, 3), trace: readTrace(rest, 3) };
+      return { kind: "call", payload, id, timeoutMs: bounded, chain, address: readAddress(record, 6), trace: readTrace(record, 6) };
     }
     case RecordKind.reliable: {
-      const [stream, sequence] = rest;
+      const [, , , stream, sequence] = record;
       if (!isId(stream) || !isId(sequence) || sequence === 0) throw bad("reliable");
-      return { kind: "reliable", payload, stream, sequence, address: readAddress(rest, 2), trace: readTrace(rest, 2) };
+      return { kind: "reliable", payload, stream, sequence, address: readAddress(record, 5), trace: readTrace(record, 5) };
     }
     case RecordKind.ack: {
-      const [stream, taken, isEnded] = rest;
+      const [, , , stream, taken, isEnded] = record;
       if (!isId(stream) || !isId(taken) || typeof isEnded !== "boolean") throw bad("ack");
       return { kind: "ack", stream, taken, isEnded };
     }
     case RecordKind.confirmed: {
-      const [id, timeoutMs, outbox, sequence, run, previous] = rest;
+      const [, , , id, timeoutMs, outbox, sequence, run, previous] = record;
       if (
         !isId(id) || typeof timeoutMs !== "number" || !(timeoutMs >= 0) || !isText(outbox, OUTBOX_LENGTH_MAX) ||
         !isId(sequence) || !isId(run) || !isId(previous)
@@ -147,39 +149,40 @@ export function readRecord(record: readonly unknown[]): WireRecord {
         throw bad("confirmed");
       }
       const bounded = Math.min(timeoutMs, TIMEOUT_MS_MAX);
-      const address = readAddress(rest, 6);
-      const trace = readTrace(rest, 6);
+      const address = readAddress(record, 9);
+      const trace = readTrace(record, 9);
       return { kind: "confirmed", payload, id, timeoutMs: bounded, outbox, sequence, run, previous, address, trace };
     }
     case RecordKind.cancel:
-      if (!isId(rest[0])) throw bad("cancel");
-      return { kind: "cancel", id: rest[0] };
+      if (!isId(record[3])) throw bad("cancel");
+      return { kind: "cancel", id: record[3] };
     case RecordKind.reply:
-      if (!isId(rest[0])) throw bad("reply");
-      return { kind: "reply", payload, id: rest[0] };
+      if (!isId(record[3])) throw bad("reply");
+      return { kind: "reply", payload, id: record[3] };
     case RecordKind.error:
-      if (!isId(rest[0])) throw bad("error");
-      return { kind: "error", id: rest[0], error: readError(payload) };
+      if (!isId(record[3])) throw bad("error");
+      return { kind: "error", id: record[3], error: readError(payload) };
     case RecordKind.watch:
-      if (!isId(rest[0]) || !isText(rest[1], PATH_LENGTH_MAX)) throw bad("watch");
-      return { kind: "watch", id: rest[0], target: rest[1] };
+      if (!isId(record[3]) || !isText(record[4], PATH_LENGTH_MAX)) throw bad("watch");
+      return { kind: "watch", id: record[3], target: record[4] };
     case RecordKind.unwatch:
-      if (!isId(rest[0])) throw bad("unwatch");
-      return { kind: "unwatch", id: rest[0] };
+      if (!isId(record[3])) throw bad("unwatch");
+      return { kind: "unwatch", id: record[3] };
     case RecordKind.down:
-      if (!isId(rest[0])) throw bad("down");
-      return { kind: "down", id: rest[0], reason: readReason(payload) };
+      if (!isId(record[3])) throw bad("down");
+      return { kind: "down", id: record[3], reason: readReason(payload) };
     default:
       throw bad("unknown");
   }
 }
 
-function readAddress(rest: readonly unknown[], at: number): Address {
-  const target = rest[at];
-  const protocol = rest[at + 1];
-  const version = rest[at + 2];
-  const compatibleFrom = rest[at + 3];
-  const name = rest[at + 4];
+/** `at`: where in the record the address begins. */
+function readAddress(record: readonly unknown[], at: number): Address {
+  const target = record[at];
+  const protocol = record[at + 1];
+  const version = record[at + 2];
+  const compatibleFrom = record[at + 3];
+  const name = record[at + 4];
   if (
     !isText(target, PATH_LENGTH_MAX) || !isText(protocol, NAME_LENGTH_MAX) || !isText(name, NAME_LENGTH_MAX) ||
     typeof version !== "number" || typeof compatibleFrom !== "number"
@@ -190,9 +193,9 @@ function readAddress(rest: readonly unknown[], at: number): Address {
 }
 
 /** A trace that cannot be read is no trace: W3C asks receivers to go on without it. */
-function readTrace(rest: readonly unknown[], addressAt: number): TraceContext | undefined {
+function readTrace(record: readonly unknown[], addressAt: number): TraceContext | undefined {
   const at = addressAt + ADDRESS_FIELDS;
-  return rest.length > at ? parseTraceparent(rest[at], rest[at + 1]) : undefined;
+  return record.length > at ? parseTraceparent(record[at], record[at + 1]) : undefined;
 }
 
 const ERROR_CODES: readonly CallErrorCode[] = [

@@ -194,7 +194,7 @@ export class ZeroMqTransport implements Transport {
 async function receiveLoop(socket: Router | Dealer, host: TransportHost, handle: (parts: Buffer[]) => void): Promise<void> {
   const { clock, tasks } = host;
   let burstStartMs = clock.nowMs();
-  while (!socket.closed) {
+  for (;;) {
     let parts: Buffer[];
     try {
       parts = await socket.receive();
@@ -216,11 +216,10 @@ const sent = (): SendOutcome => "sent";
 const notSent = (error: unknown): SendOutcome => ((error as { code?: string }).code === "EAGAIN" ? "busy" : "gone");
 
 function sendOn(socket: Router | Dealer, parts: readonly Uint8Array[]): Promise<SendOutcome> {
-  if (socket.closed) return Promise.resolve("gone");
   try {
     return socket.send(parts as Buffer[]).then(sent, notSent);
   } catch (error) {
-    return Promise.resolve(notSent(error)); // another send is under way, or the socket has just closed
+    return Promise.resolve(notSent(error)); // another send is under way, or the socket is closed
   }
 }
 
