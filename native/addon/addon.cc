@@ -1,4 +1,4 @@
-// Owns: the module's exports: NativeDevice, NativePlan's constructor, NativeSharedSegment, and probe().
+// Owns: the module's exports: NativeDevice, NativePlan's constructor, NativeSharedSegment, probe() and digest().
 #include <napi.h>
 
 #include "device-object.h"
@@ -65,6 +65,7 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   data->plan_constructor = Napi::Persistent(PlanObject::define(env));
   env.SetInstanceData(data);
   exports.Set("NativeDevice", DeviceObject::define(env));
+  exports.Set("digest", Napi::Function::New(env, digest, "digest"));
   exports.Set("probe", Napi::Function::New(env, probe, "probe"));
   export_shared_memory(env, exports);
   exports.Set("abi", Napi::Number::New(env, TESRA_ABI));

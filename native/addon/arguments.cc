@@ -213,4 +213,33 @@ bool flag_property(Napi::Env env, Napi::Object o, const char* key, bool* out) {
   return true;
 }
 
+bool uint64_property(Napi::Env env, Napi::Object o, const char* key, uint64_t high, uint64_t* out) {
+  Napi::Value v;
+  if (!read_property(env, o, key, &v)) return false;
+  bool fits = false;
+  if (v.IsBigInt()) {
+    *out = v.As<Napi::BigInt>().Uint64Value(&fits);
+  } else if (v.IsNumber()) {
+    const double x = v.As<Napi::Number>().DoubleValue();
+    fits = x >= 0 && x <= 9007199254740991.0 && x == std::floor(x);
+    *out = fits ? static_cast<uint64_t>(x) : 0;
+  }
+  if (fits && *out <= high) return true;
+  throw_error(env, "argument", std::string(key) + " must be an integer from 0 to " +
+                                   std::to_string(high) + ", as a bigint or a safe number");
+  return false;
+}
+
+bool read_dims(Napi::Env env, Napi::Value value, double low, int32_t* m, int32_t* n, int32_t* k) {
+  Napi::Object o;
+  double dm = 0, dn = 0, dk = 0;
+  if (!read_object(env, value, "dims", &o) ||
+      !integer_property(env, o, "m", low, 1 << 30, nullptr, &dm) ||
+      !integer_property(env, o, "n", low, 1 << 30, nullptr, &dn) ||
+      !integer_property(env, o, "k", low, 1 << 30, nullptr, &dk))
+    return false;
+  *m = static_cast<int32_t>(dm), *n = static_cast<int32_t>(dn), *k = static_cast<int32_t>(dk);
+  return true;
+}
+
 }  // namespace tesra

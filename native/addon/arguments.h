@@ -45,5 +45,9 @@ bool integer_property(Napi::Env env, Napi::Object o, const char* key, double low
 bool number_property(Napi::Env env, Napi::Object o, const char* key, const double* fallback,
                      double* out);
 bool flag_property(Napi::Env env, Napi::Object o, const char* key, bool* out);
+// A property that is a bigint or an integer number from 0 to `high`.
+bool uint64_property(Napi::Env env, Napi::Object o, const char* key, uint64_t high, uint64_t* out);
+// { m, n, k } from `low` to 2^30.
+bool read_dims(Napi::Env env, Napi::Value value, double low, int32_t* m, int32_t* n, int32_t* k);
 
 }  // namespace tesra

@@ -100,6 +100,7 @@ void DeviceCore::deliver(napi_env env, napi_value, void*, void* data) {
 }
 
 void DeviceCore::join() {
+  stopping.store(true);
   {
     std::lock_guard<std::mutex> lock(queue_mutex_);
     stop_ = true;

@@ -4,6 +4,7 @@
 #pragma once
 #include <napi.h>
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <functional>
@@ -61,6 +62,7 @@ class DeviceCore {
   tesra_device* device;
   tesra_device* side;  // CPU, one thread; NULL on CUDA devices
   std::mutex mutex;
+  std::atomic<bool> stopping{false};  // the device is closing: a long job ends early
 
  private:
   static void deliver(napi_env env, napi_value, void*, void* data);

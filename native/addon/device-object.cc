@@ -146,90 +146,6 @@ int run_update(const tesra_backend* b, tesra_device* d, const Update& u, tesra_e
   });
 }
 
-// ------------------------------------------------------------ proof of work
-
-struct Scan {
-  std::vector<int8_t> a_copy, b_copy;
-  const int8_t *a = nullptr, *bt = nullptr;
-  int32_t m = 0, n = 0, k = 0;
-  uint8_t key[32], target[32];
-  std::vector<uint32_t> tiles;
-  std::vector<uint8_t> tickets;
-  uint32_t count = 0;
-};
-
-bool read_dims(Napi::Env env, Napi::Value value, double low, int32_t* m, int32_t* n, int32_t* k) {
-  Napi::Object o;
-  double dm = 0, dn = 0, dk = 0;
-  if (!read_object(env, value, "dims", &o) ||
-      !integer_property(env, o, "m", low, 1 << 30, nullptr, &dm) ||
-      !integer_property(env, o, "n", low, 1 << 30, nullptr, &dn) ||
-      !integer_property(env, o, "k", low, 1 << 30, nullptr, &dk))
-    return false;
-  *m = static_cast<int32_t>(dm), *n = static_cast<int32_t>(dn), *k = static_cast<int32_t>(dk);
-  return true;
-}
-
-bool check_pow_k(Napi::Env env, int32_t k) {
-  if (k >= 128 && k % 128 == 0 && k <= TESRA_CRM_K_MAX) return true;
-  throw_error(env, "shape", "k must be a multiple of 128 from 128 to 65536, but is " +
-                                std::to_string(k));
-  return false;
-}
-
-bool read_scan(const Napi::CallbackInfo& info, Scan* s) {
-  Napi::Env env = info.Env();
-  View a, b, key, target;
-  if (!read_dims(env, info[2], 1, &s->m, &s->n, &s->k) || !check_pow_k(env, s->k)) return false;
-  if (s->m % 64 != 0 || s->n % 64 != 0)
-    return throw_error(env, "shape", "m and n must be multiples of 64, but are " +
-                                         std::to_string(s->m) + " and " + std::to_string(s->n)),
-           false;
-  if (static_cast<double>(s->m) * s->n / 128 > 4294967295.0)
-    return throw_error(env, "shape", "more than 2^32 tiles"), false;
-  if (!read_view(env, info[0], "a", napi_int8_array, static_cast<size_t>(s->m) * s->k, &a) ||
-      !read_view(env, info[1], "bT", napi_int8_array, static_cast<size_t>(s->n) * s->k, &b) ||
-      !read_view(env, info[3], "ticketKey", napi_uint8_array, 32, &key) ||
-      !read_view(env, info[4], "target", napi_uint8_array, 32, &target))
-    return false;
-  s->a = reinterpret_cast<const int8_t*>(a.data);
-  s->bt = reinterpret_cast<const int8_t*>(b.data);
-  std::memcpy(s->key, key.data, 32);
-  std::memcpy(s->target, target.data, 32);
-  return true;
-}
-
-int run_scan(const tesra_backend* b, tesra_device* d, Scan* s, tesra_error* error) {
-  uint32_t capacity = 1024;
-  for (;;) {
-    s->tiles.resize(capacity);
-    s->tickets.resize(size_t{capacity} * 32);
-    tesra_crm_scan c{s->a, s->bt, s->m, s->n, s->k, s->key, s->target, capacity, 0,
-                     s->tiles.data(), s->tickets.data()};
-    *error = tesra_error{};
-    const int code = b->crm_scan(d, &c, error);
-    s->count = c.count;
-    if (code != TESRA_E_CAPACITY) return code;
-    capacity = c.count;
-  }
-}
-
-Napi::Value scan_result(Napi::Env env, const Scan& s) {
-  Napi::Array list = Napi::Array::New(env, s.count);
-  for (uint32_t i = 0; i < s.count; ++i) {
-    Napi::HandleScope scope(env);
-    Napi::Object o = Napi::Object::New(env);
-    Napi::Uint8Array ticket = Napi::Uint8Array::New(env, 32);
-    std::memcpy(ticket.Data(), s.tickets.data() + size_t{i} * 32, 32);
-    o.Set("tile", Napi::Number::New(env, s.tiles[i]));
-    o.Set("ticket", ticket);
-    list.Set(i, o);
-  }
-  Napi::Object out = Napi::Object::New(env);
-  out.Set("tickets", list);
-  return out;
-}
-
 }  // namespace
 
 // ------------------------------------------------------------ the class
@@ -246,6 +162,8 @@ Napi::Function DeviceObject::define(Napi::Env env) {
                       InstanceMethod<&DeviceObject::crm_scan>("crmScan"),
                       InstanceMethod<&DeviceObject::crm_scan_async>("crmScanAsync"),
                       InstanceMethod<&DeviceObject::crm_tile>("crmTile"),
+                      InstanceMethod<&DeviceObject::cn2_hash>("cn2Hash"),
+                      InstanceMethod<&DeviceObject::cn2_scan_async>("cn2ScanAsync"),
                       InstanceMethod<&DeviceObject::int8_gemm>("int8Gemm"),
                       InstanceMethod<&DeviceObject::sgemm>("sgemm"),
                       InstanceMethod<&DeviceObject::close>("close")});
@@ -431,61 +349,6 @@ Napi::Value DeviceObject::blake3(const Napi::CallbackInfo& info) {
   tesra_blake3 args{data.data, data.length, keyed ? key.data : nullptr, out.Data()};
   core_->with_any([&](auto* b, auto* d) { return b->blake3(d, &args, &error); });
   if (error.code != TESRA_OK) throw_error(env, error);
-  return out;
-}
-
-// (a, bT, {m, n, k}, ticketKey, target)
-Napi::Value DeviceObject::crm_scan(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
-  Scan s;
-  if (!usable(env) || !read_scan(info, &s)) return env.Undefined();
-  tesra_error error{};
-  core_->with_any([&](auto* b, auto* d) { return run_scan(b, d, &s, &error); });
-  if (error.code != TESRA_OK) return throw_error(env, error), env.Undefined();
-  return scan_result(env, s);
-}
-
-// The same on the executor; the matrices are copied, so the caller may refill them at once.
-Napi::Value DeviceObject::crm_scan_async(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
-  auto job = std::make_unique<Job>(env);
-  auto s = std::make_shared<Scan>();
-  if (!usable(env) || !read_scan(info, s.get())) {
-    job->deferred.Reject(env.GetAndClearPendingException().Value());
-    return job->deferred.Promise();
-  }
-  s->a_copy.assign(s->a, s->a + static_cast<size_t>(s->m) * s->k);
-  s->b_copy.assign(s->bt, s->bt + static_cast<size_t>(s->n) * s->k);
-  s->a = s->a_copy.data();
-  s->bt = s->b_copy.data();
-  job->kept.push_back(Napi::Persistent(Value()));
-  std::shared_ptr<DeviceCore> core = core_;
-  job->work = [core, s](tesra_error* error) {
-    return run_scan(core->backend, core->device, s.get(), error);
-  };
-  job->result = [s](Napi::Env e) { return scan_result(e, *s); };
-  return core_->submit(env, std::move(job));
-}
-
-// (aRows 8 x k, bCols 16 x k, k) -> 64 bytes
-Napi::Value DeviceObject::crm_tile(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
-  View a, b;
-  double k = 0;
-  if (!usable(env) || !read_integer(env, info[2], "k", 0, 1 << 30, &k) ||
-      !check_pow_k(env, static_cast<int32_t>(k)) ||
-      !read_view(env, info[0], "aRows", napi_int8_array, static_cast<size_t>(k) * 8, &a) ||
-      !read_view(env, info[1], "bCols", napi_int8_array, static_cast<size_t>(k) * 16, &b))
-    return env.Undefined();
-  uint32_t words[16];
-  tesra_error error{};
-  tesra_crm_tile args{reinterpret_cast<const int8_t*>(a.data),
-                      reinterpret_cast<const int8_t*>(b.data), static_cast<int32_t>(k), words};
-  core_->with_any([&](auto* back, auto* d) { return back->crm_tile(d, &args, &error); });
-  if (error.code != TESRA_OK) return throw_error(env, error), env.Undefined();
-  Napi::Uint8Array out = Napi::Uint8Array::New(env, 64);
-  for (int i = 0; i < 16; ++i)
-    for (int j = 0; j < 4; ++j) out[i * 4 + j] = static_cast<uint8_t>(words[i] >> (8 * j));
   return out;
 }
 

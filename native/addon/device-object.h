@@ -13,6 +13,9 @@ struct InstanceData {
   Napi::FunctionReference plan_constructor;
 };
 
+// (name, data): one of CN2's final hashes, 32 bytes.
+Napi::Value digest(const Napi::CallbackInfo& info);
+
 class DeviceObject : public Napi::ObjectWrap<DeviceObject> {
  public:
   static Napi::Function define(Napi::Env env);
@@ -29,6 +32,8 @@ class DeviceObject : public Napi::ObjectWrap<DeviceObject> {
   Napi::Value crm_scan(const Napi::CallbackInfo& info);
   Napi::Value crm_scan_async(const Napi::CallbackInfo& info);
   Napi::Value crm_tile(const Napi::CallbackInfo& info);
+  Napi::Value cn2_hash(const Napi::CallbackInfo& info);
+  Napi::Value cn2_scan_async(const Napi::CallbackInfo& info);
   Napi::Value int8_gemm(const Napi::CallbackInfo& info);
   Napi::Value sgemm(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);

@@ -9,11 +9,13 @@
 #include <new>
 #include <vector>
 
+#include "cn2/device.h"
 #include "cpu.h"
 
 struct tesra_device {
   tesra::Context context;
   std::unique_ptr<tesra::ThreadPool> pool;
+  tesra::Scratchpads scratchpads;
 };
 
 struct tesra_plan {
@@ -310,11 +312,21 @@ int replay(tesra_device*, const tesra_crm_tile* args, tesra_error*) {
   crm_tile(*args);
   return TESRA_OK;
 }
+int slow_hash(tesra_device* device, const tesra_cn2* args, tesra_error* error) {
+  return guarded(error, [&] {
+    return cn2_hash(device->context, device->scratchpads, *args), TESRA_OK;
+  });
+}
+int slow_scan(tesra_device* device, tesra_cn2_scan* args, tesra_error* error) {
+  return guarded(error, [&] {
+    return cn2_scan(device->context, device->scratchpads, *args), TESRA_OK;
+  });
+}
 
 const tesra_backend kBackend = {
     TESRA_ABI,    "cpu",    1,          probe,   open,      close, describe, alloc,
     release,      copy,     copy,       sync,    plan_create, plan_run, plan_destroy, run_op,
-    hash,         product,  scan,       replay,
+    hash,         product,  scan,       replay,  slow_hash, slow_scan,
 };
 
 }  // namespace

@@ -4,6 +4,7 @@
 // thread may differ between calls (a CUDA back end sets its device on each entry).
 #pragma once
 #include "activation.h"
+#include "cn2.h"
 #include "conv.h"
 #include "error.h"
 #include "gemm.h"
@@ -127,6 +128,8 @@ typedef struct tesra_backend {
   int (*int8_gemm)(tesra_device* device, const tesra_int8_gemm* args, tesra_error* error);
   int (*crm_scan)(tesra_device* device, tesra_crm_scan* args, tesra_error* error);
   int (*crm_tile)(tesra_device* device, const tesra_crm_tile* args, tesra_error* error);
+  int (*cn2_hash)(tesra_device* device, const tesra_cn2* args, tesra_error* error);
+  int (*cn2_scan)(tesra_device* device, tesra_cn2_scan* args, tesra_error* error);
 } tesra_backend;
 
 const tesra_backend* tesra_cpu_backend(void);

@@ -44,9 +44,6 @@ typedef struct tesra_cn2_scan {
   int32_t pages;     // out: enum tesra_cn2_pages
 } tesra_cn2_scan;
 
-enum tesra_cn2_pages
-} tesra_cn2_scan;
-
 enum tesra_cn2_pages {
   TESRA_PAGES_SMALL = 0,        // the system's own size
   TESRA_PAGES_TRANSPARENT = 1,  // 2 MiB, given on madvise

@@ -1,5 +1,5 @@
 /**
- * Owns `supernet pow`: mine one challenge here, and judge a certificate from anywhere.
+ * Owns `supernet pow`: mine one challenge here, judge a certificate from anywhere, hash by CN2.
  */
 import type { Command } from "commander";
 import type { Certificate } from "../chain/certificate/certificate.js";
@@ -38,6 +38,15 @@ Examples:
   $ supernet pow challenge --bits 12 -o json > certificate.json
   $ supernet pow challenge --m 1024 --n 1024 --k 4096 --bits 16`)
     .action((options: ChallengeOptions) => challenge(context, options));
+
+  pow.command("cn2").argument("<hex>", "the bytes to hash, as hex digits; \"\" for none")
+    .description("print the CN2 (CryptoNight variant 2) hash of some bytes")
+    .option("--json", "as JSON, like -o json")
+    .addHelpText("after", `
+Example:
+  $ supernet pow cn2 5468697320697320612074657374205468697320697320612074657374205468697320697320612074657374
+  353fdc068fd47b03c04b9431e005e00b68c2168a3cc7335c8b9b308156591a4f`)
+    .action((text: string, options: { json?: boolean }) => cn2(context, text, options));
 
   pow.command("verify").argument("<certificate>", "JSON file of `pow challenge`, or hex of the encoding")
     .description("check a certificate: form, signature, Pell identity, tile and ticket")
@@ -116,6 +125,17 @@ async function challenge(context: CliContext, options: ChallengeOptions): Promis
     multiplyAddsPerSecond: Math.round(Number(multiplyAdds) / seconds),
     backend: opened?.name ?? "reference",
   });
+}
+
+async function cn2(context: CliContext, text: string, options: { json?: boolean }): Promise<void> {
+  const data = text === "" ? new Uint8Array(0) : hexText(text, "<hex>");
+  const output = await context.output();
+  const { openDevice } = await import("../device/device.js");
+  const device = openDevice({ backend: "cpu", threads: 1 });
+  const hash = Buffer.from(device.cn2Hash(data)).toString("hex");
+  device.close();
+  if (options.json) output.text(JSON.stringify({ hash, bytes: data.length }));
+  else output.event({ hash, bytes: data.length }, hash);
 }
 
 interface VerifyOptions { bits?: string; chainId?: string; reference?: boolean }

@@ -66,6 +66,30 @@ export interface SgemmOptions {
   relu?: boolean;
 }
 
+export interface Cn2ScanOptions {
+  /** Where the nonce lies in the data: `nonceBytes` (1 to 8) little-endian bytes at `nonceOffset`. */
+  nonceOffset: number;
+  nonceBytes: number;
+  nonceStart: bigint;
+  /** Nonces to try at most, from nonceStart on. */
+  count: bigint;
+  /** 32 bytes, a little-endian number: a hash wins when it is at most that. */
+  target: Uint8Array;
+  /** The search ends when so many hashes have won (1 to 4096). Default 1. */
+  capacity?: number;
+}
+
+export interface Cn2ScanResult {
+  /** In ascending order of nonces. */
+  found: { nonce: bigint; hash: Uint8Array }[];
+  /** All nonces in [nonceStart, nonceStart + tried) were hashed; `found` lists all their winners. */
+  tried: bigint;
+  /** What the scratchpads lie on: 2 MiB pages of the system's reserve, transparent ones, small pages, or a GPU. */
+  pages: "reserved" | "transparent" | "small" | "device";
+}
+
+export type DigestName = "blake256" | "groestl256" | "jh256" | "skein512-256";
+
 export interface NativePlan {
   write(tensor: number, data: TensorArray): void;
   read(tensor: number, out: TensorArray): void;
@@ -97,6 +121,8 @@ export interface NativeDevice {
   crmScan(a: Int8Array, bT: Int8Array, dims: Dims, key: Uint8Array, target: Uint8Array): { tickets: Ticket[] };
   crmScanAsync(a: Int8Array, bT: Int8Array, dims: Dims, key: Uint8Array, target: Uint8Array): Promise<{ tickets: Ticket[] }>;
   crmTile(aRows: Int8Array, bCols: Int8Array, k: number): Uint8Array;
+  cn2Hash(data: Uint8Array): Uint8Array;
+  cn2ScanAsync(data: Uint8Array, options: Cn2ScanOptions): { promise: Promise<Cn2ScanResult>; stop(): void };
   int8Gemm(a: Int8Array, bT: Int8Array, dims: Dims): Int32Array;
   sgemm(a: Float32Array, b: Float32Array, dims: Dims, options: SgemmOptions): Float32Array;
   close(): void;
@@ -127,6 +153,7 @@ export interface CudaReport {
 export interface Addon {
   readonly abi: number;
   NativeDevice: new (options: NativeDeviceOptions) => NativeDevice;
+  digest(name: DigestName, data: Uint8Array): Uint8Array;
   probe(): { flags: string[]; cuda: CudaReport };
   /** With `header` (64 bytes) a new segment, with `pid` and `fd` that of another process. Linux only. */
   NativeSharedSegment?: new (

@@ -1,7 +1,7 @@
 // Owns: Device and Plan, the project's one way to numeric kernels; picks CUDA when it is there.
 // Invariant: every failure of the native side leaves here as a DeviceError.
 import type {
-  AdamOptions, CudaReport, Dims, IsaName, MomentumOptions, NativeDevice, NativePlan, PlanSpec,
+  AdamOptions, Cn2ScanOptions, Cn2ScanResult, CudaReport, DigestName, Dims, IsaName, MomentumOptions, NativeDevice, NativePlan, PlanSpec,
   PlanTensor, SgdOptions, SgemmOptions, TensorArray, Ticket, UpdateKind, UpdateOptions,
 } from "./addon.js";
 import { DeviceError, guard, guardAsync } from "./device-error.js";
@@ -143,6 +143,30 @@ export class Device {
     return guard(() => this.#native.crmTile(aRows, bCols, k));
   }
 
+  /**
+   * CN2 (CryptoNight variant 2) of at most 2^20 bytes: 32 bytes. One hash takes some 20 ms of a core and 2 MiB of
+   * memory. Source: CryptoNote standard 008; Monero's variant 2 of 2018.
+   */
+  cn2Hash(data: Uint8Array): Uint8Array {
+    return guard(() => this.#native.cn2Hash(data));
+  }
+
+  /**
+   * Searches for nonces whose CN2 hash meets the target, on all threads. The device does nothing else meanwhile.
+   * An abort ends the search within two hashes' time; what was tried and found by then is the result.
+   */
+  async cn2Scan(data: Uint8Array, options: Cn2ScanOptions & { signal?: AbortSignal }): Promise<Cn2ScanResult> {
+    const { promise, stop } = guard(() => this.#native.cn2ScanAsync(data, options));
+    const { signal } = options;
+    if (signal?.aborted) stop();
+    signal?.addEventListener("abort", stop);
+    try {
+      return await guardAsync(promise);
+    } finally {
+      signal?.removeEventListener("abort", stop);
+    }
+  }
+
   int8Gemm(a: Int8Array, bT: Int8Array, dims: Dims): Int32Array {
     return guard(() => this.#native.int8Gemm(a, bT, dims));
   }
@@ -157,6 +181,11 @@ export class Device {
 }
 
 const NO_CUDA: CudaReport = { compiled: false, available: false, reason: "the native addon is not loaded", driverVersion: 0, runtimeVersion: 0, devices: [] };
+
+/** One of the four SHA-3 finalists that end a CN2 hash: 32 bytes. */
+export function digest(name: DigestName, data: Uint8Array): Uint8Array {
+  return guard(() => loadAddon().digest(name, data));
+}
 
 export function openDevice(options: DeviceOptions = {}): Device {
   const { backend = "auto", threads, gpu, isa } = options;

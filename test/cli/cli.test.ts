@@ -59,7 +59,7 @@ describe("help", () => {
     expect(top.out).toMatch(/Examples:/);
     const leaves = ["wallet create", "wallet import", "wallet list", "wallet address", "wallet balance",
       "wallet send", "chain status", "chain block", "chain tx", "chain account", "chain certificates",
-      "chain supply", "chain verify", "pow challenge", "pow verify", "doctor", "bench", "completion"];
+      "chain supply", "chain verify", "pow challenge", "pow cn2", "pow verify", "doctor", "bench", "completion"];
     const helps = await Promise.all(leaves.map((path) => run([...path.split(" "), "--help"])));
     helps.forEach(({ code, out }, i) => {
       expect([leaves[i], code]).toEqual([leaves[i], 0]);
@@ -113,6 +113,8 @@ describe("wrong use", () => {
       [["chain", "tx", "0x12"], /no transaction hash/],
       [["pow", "challenge", "--bits", "many"], /--bits: expected a whole number from 0 to 40, got "many"/],
       [["pow", "challenge", "--k", "1000"], /--k must be a multiple of 128/],
+      [["pow", "cn2", "12f"], /<hex>: expected hex digits, got "12f"/],
+      [["pow", "cn2", "0xzz"], /<hex>: expected hex digits, got "0xzz"/],
       [["pow", "verify", "none.json"], /cannot read the certificate none\.json/],
     ];
     const results = await Promise.all(cases.map(([args]) => refusal(args, { env })));
@@ -148,6 +150,14 @@ describe("doctor", () => {
 });
 
 describe("proof of work", () => {
+  it("prints CN2 hashes: the digits alone, or JSON", async () => {
+    const input = "5468697320697320612074657374205468697320697320612074657374205468697320697320612074657374";
+    const hash = "353fdc068fd47b03c04b9431e005e00b68c2168a3cc7335c8b9b308156591a4f";
+    expect(await run(["pow", "cn2", input])).toEqual({ code: 0, out: `${hash}\n`, err: "" });
+    expect(JSON.parse((await run(["pow", "cn2", `0x${input}`, "--json"])).out)).toEqual({ hash, bytes: 44 });
+    expect(JSON.parse((await run(["pow", "cn2", "", "-o", "json"])).out)).toMatchObject({ bytes: 0 });
+  });
+
   it("a mined challenge verifies from its JSON and from its hex, and not if it is changed", async () => {
     const mined = await run(["pow", "challenge", "--m", "64", "--n", "64", "--bits", "5", "-o", "json"]);
     expect(mined.code).toBe(0);

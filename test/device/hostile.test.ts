@@ -32,6 +32,7 @@ describe("arguments", () => {
       isFinite: [f(4)],
       blake3: [new Uint8Array(4), new Uint8Array(32)],
       crmScan: [new Int8Array(64 * 128), new Int8Array(64 * 128), { m: 64, n: 64, k: 128 }, new Uint8Array(32), new Uint8Array(32)],
+      cn2Hash: [new Uint8Array(4)],
       crmTile: [new Int8Array(8 * 128), new Int8Array(16 * 128), 128],
       int8Gemm: [new Int8Array(4), new Int8Array(4), { m: 2, n: 2, k: 2 }],
       sgemm: [f(4), f(4), { m: 2, n: 2, k: 2 }, { bias: f(2) }],

@@ -1,6 +1,5 @@
 // Owns: CN2's scratchpad walk in plain C++: the reference that the AES-NI paths must equal.
 // Little-endian hosts, as the whole addon.
-#include <cmath>
 #include <cstring>
 
 #include "aes.h"
@@ -42,16 +41,6 @@ inline Pair multiply(uint64_t a, uint64_t b) {
 #endif
 }
 
-inline uint64_t integer_root(uint64_t n) {
-  const uint64_t bits = (n >> 12) + (uint64_t{1023} << 52);
-  double x;
-  std::memcpy(&x, &bits, 8);
-  x = std::sqrt(x);
-  uint64_t root;
-  std::memcpy(&root, &x, 8);
-  return cn2_integer_root(n, root);
-}
-
 // Eight blocks of the scratchpad through the ten rounds.
 inline void encrypt_blocks(uint32_t text[8][4], const uint32_t* keys) {
   for (int b = 0; b < 8; ++b)
@@ -87,7 +76,7 @@ void run(uint64_t* w, uint8_t* pad) {
     d.lo ^= quotient ^ root << 32;
     const uint32_t divisor = static_cast<uint32_t>(c.lo + static_cast<uint32_t>(root << 1)) | 0x80000001u;
     quotient = static_cast<uint32_t>(c.hi / divisor) + (c.hi % divisor << 32);
-    root = integer_root(c.lo + quotient);
+    root = cn2_integer_root(c.lo + quotient);
     Pair product = multiply(c.lo, d.lo);
     store(pad + (j ^ 16), load(pad + (j ^ 16)) ^ product);
     product = product ^ load(pad + (j ^ 32));

@@ -1,9 +1,9 @@
 // Owns: CN2's scratchpad walk with AES-NI, one hash or two interleaved in a thread, and the wide
-// fill and fold with VAES. Standard headers come before the target pragma, as in kernels-avx2.cc.
+// fill and fold with VAES. Standard headers come before the target pragma, as in ../kernels-avx2.cc.
 //
 // A step is a chain of two loads from a scratchpad as large as a core's L2. Two hashes in turn hide
 // each other's wait, and need twice the cache: which is faster is up to the machine's L3 at the
-// moment (cn2.cc measures it as it goes).
+// moment (device.cc measures it as it goes).
 #include <cstring>
 
 #include "aes.h"
@@ -46,7 +46,7 @@ inline void begin(Walk& w, const uint64_t* s, uint8_t* pad) {
 inline uint64_t integer_root(uint64_t n) {
   const __m128i bits = _mm_cvtsi64_si128(static_cast<long long>((n >> 12) + (uint64_t{1023} << 52)));
   const __m128d x = _mm_castsi128_pd(bits);
-  return cn2_integer_root(n, low(_mm_castpd_si128(_mm_sqrt_sd(x, x))));
+  return cn2_correct_root(n, low(_mm_castpd_si128(_mm_sqrt_sd(x, x))));
 }
 
 // First half of a step: the encrypted load, up to where the address of the second one is known.

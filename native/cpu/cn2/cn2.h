@@ -1,9 +1,11 @@
 // Owns: what the paths of CN2 share: the Keccak state, the paths' table, and the final hashes.
 #pragma once
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 
-#include "../kernels/cn2.h"
+#include "../../kernels/cn2.h"
 
 namespace tesra {
 
@@ -38,11 +40,21 @@ const Cn2Path* cn2_vaes();  // AVX-512 and VAES; NULL likewise
 // result is its mantissa's first 33 bits, or one less. Never one more: dropping 12 bits of n moves
 // the root by less than 2^-53, and rounding to the nearest then reaches the next multiple of 2^-33
 // when the true root does.
-inline uint64_t cn2_integer_root(uint64_t n, uint64_t root_bits) {
+inline uint64_t cn2_correct_root(uint64_t n, uint64_t root_bits) {
   const uint64_t r = (root_bits & ((uint64_t{1} << 52) - 1)) >> 19;
   const uint64_t s = r >> 1, odd = r & 1;
   // r is too large when r (r + 2^34) > 4 n, divided by 4 so that it fits.
   return r - (s * (s + odd) + (r << 32) + odd > n ? 1 : 0);
+}
+
+inline uint64_t cn2_integer_root(uint64_t n) {
+  const uint64_t bits = (n >> 12) + (uint64_t{1023} << 52);
+  double x;
+  std::memcpy(&x, &bits, 8);
+  x = std::sqrt(x);
+  uint64_t root;
+  std::memcpy(&root, &x, 8);
+  return cn2_correct_root(n, root);
 }
 
 }  // namespace tesra

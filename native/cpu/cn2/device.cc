@@ -8,7 +8,7 @@
 #include <new>
 #include <vector>
 
-#include "cn2-device.h"
+#include "device.h"
 
 namespace tesra {
 namespace {

@@ -4,7 +4,7 @@
 #include <cstring>
 #include <new>
 
-#include "cn2-device.h"
+#include "device.h"
 
 #ifdef __linux__
 #include <sys/mman.h>

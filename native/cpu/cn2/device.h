@@ -1,7 +1,7 @@
 // Owns: CN2's entries of the CPU back end and the scratchpads that a device keeps for them.
 #pragma once
 #include "cn2.h"
-#include "cpu.h"
+#include "../cpu.h"
 
 namespace tesra {
 
