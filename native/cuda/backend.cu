@@ -376,6 +376,16 @@ int crmTile(tesra_device* device, const tesra_crm_tile* args, tesra_error* error
   return synchronise(device, error);
 }
 
+int cn2Scan(tesra_device* device, tesra_cn2_scan* args, tesra_error* error) {
+  TESRA_ENTER(device);
+  return runCn2Scan(device->stream, device->multiprocessors, *args, error);
+}
+
+int cn2Hash(tesra_device* device, const tesra_cn2* args, tesra_error* error) {
+  TESRA_ENTER(device);
+  return runCn2Hash(device->stream, *args, error);
+}
+
 }  // namespace
 }  // namespace tesra::cuda
 
@@ -385,6 +395,7 @@ const tesra_backend* tesra_cuda_backend(void) {
       TESRA_ABI,   "cuda",  0,      probe,    openDevice, closeDevice, describe,
       allocate,    release, upload, download, sync,       createPlan,  runPlan,
       destroyPlan, runOp,   blake3, int8Gemm, crmScan,    crmTile,
+      cn2Hash,     cn2Scan,
   };
   return &backend;
 }

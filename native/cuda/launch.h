@@ -65,6 +65,10 @@ cudaError_t launchCrmScan(cudaStream_t stream, const int8_t* a, const int8_t* bt
 cudaError_t launchCrmTile(cudaStream_t stream, const int8_t* aRows, const int8_t* bColumns, int k,
                           uint32_t* transcript);
 
+// CN2 of host bytes, device memory taken and given back by the call.
+int runCn2Hash(cudaStream_t stream, const tesra_cn2& args, tesra_error* error);
+int runCn2Scan(cudaStream_t stream, int multiprocessors, tesra_cn2_scan& args, tesra_error* error);
+
 // Grid for `items` at `perBlock` a block, capped: kernels walk the rest in grid strides. 65,536
 // blocks are hundreds of waves on any GPU, enough to hide the tail.
 constexpr int64_t kGridBlocksMax = 65536;

@@ -2,8 +2,7 @@
 // the search for a nonce, and the four hash functions that may end it. Integers and IEEE square roots
 // only: every path gives the same bits. Host pointers throughout.
 #pragma once
-#include <stddef.h>
-#include <stdint.h>
+#include "exact-math.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -50,6 +49,19 @@ enum tesra_cn2_pages {
   TESRA_PAGES_RESERVED = 2,     // 2 MiB, from the system's reserve (vm.nr_hugepages)
   TESRA_PAGES_DEVICE = 3,       // a GPU's own memory
 };
+
+// floor(2 sqrt(2^64 + n) - 2^33), given the bits of root = sqrt(1 + floor(n / 2^12) / 2^52), correctly
+// rounded: the first 33 bits of its mantissa, or one less. Never one more: dropping 12 bits of n moves
+// the root by less than 2^-53, so rounding to the nearest reaches the next multiple of 2^-33 when the
+// true root does.
+TESRA_HD uint64_t tesra_cn2_root(uint64_t n, uint64_t root_bits) {
+  const uint64_t r = (root_bits & (((uint64_t)1 << 52) - 1)) >> 19;
+  const uint64_t s = r >> 1, odd = r & 1;
+  // r is too large when r (r + 2^34) > 4 n, divided by 4 so that it fits.
+  return r - (s * (s + odd) + (r << 32) + odd > n ? 1 : 0);
+}
+// The bits of the double 1 + floor(n / 2^12) / 2^52.
+TESRA_HD uint64_t tesra_cn2_radicand(uint64_t n) { return (n >> 12) + ((uint64_t)1023 << 52); }
 
 #ifdef __cplusplus
 }

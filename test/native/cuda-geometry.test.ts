@@ -16,16 +16,19 @@ const flags = ["-std=c++17", "-O1", "-ffp-contract=off", "-DTESRA_CUDA_EMULATOR"
 const COMPILERS_AT_ONCE = 2; // the smallest machine that runs these tests has two cores
 
 const listed: string[] = JSON.parse(readFileSync(join(root, "native/sources.json"), "utf8")).cuda;
+/** What kernels leave to the host, and what the check compares with. */
+const host = ["portable", "finish", "keccak", "blake256", "groestl256", "jh256", "skein256"].map((name) => `native/cpu/cn2/${name}.cc`);
 const sources = [
   ...listed.map((name) => join(root, "native", name)),
   join(cuda, "emulator/emulator.cc"),
   join(cuda, "emulator/check.cc"),
+  ...host.map((name) => join(root, name)),
 ];
 
 /** Compiles the check once for each state of its sources; the result stays in .cache/. */
 async function build(): Promise<string> {
   const digest = createHash("sha256").update([compiler, ...flags].join(" "));
-  for (const folder of ["native/kernels", "native/cuda", "native/cuda/emulator"]) {
+  for (const folder of ["native/kernels", "native/cuda", "native/cuda/emulator", "native/cpu/cn2"]) {
     for (const name of readdirSync(join(root, folder)).sort()) {
       if (/\.(h|cu|cc)$/.test(name)) digest.update(name).update(readFileSync(join(root, folder, name)));
     }

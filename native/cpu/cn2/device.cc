@@ -1,6 +1,5 @@
 // Owns: CN2 on the CPU: scratchpads on huge pages, one hash, and the search over nonces by all
 // threads. Invariant: which path, how many hashes at once and which thread never show in the result.
-#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstring>
@@ -18,12 +17,6 @@ const Cn2Path& path_of(const Kernels& k) {
   const Cn2Path* path = k.width >= 16 ? cn2_vaes() : nullptr;
   if (!path && k.width > 1) path = cn2_aes();
   return path ? *path : *cn2_portable();
-}
-
-bool at_most(const uint8_t* hash, const uint8_t* target) {
-  for (int i = 31; i >= 0; --i)
-    if (hash[i] != target[i]) return hash[i] < target[i];
-  return true;
 }
 
 // Chooses between one hash at a time and two interleaved by their rates, measured as the search goes:
@@ -51,18 +44,6 @@ class Pace {
 
 }  // namespace
 
-void cn2_finish(uint64_t state[kKeccakWords], uint8_t* out) {
-  keccak_f1600(state);
-  const uint8_t* bytes = reinterpret_cast<const uint8_t*>(state);
-  constexpr size_t kSize = sizeof(uint64_t) * kKeccakWords;
-  switch (bytes[0] & 3) {
-    case 0: return blake256(bytes, kSize, out);
-    case 1: return groestl256(bytes, kSize, out);
-    case 2: return jh256(bytes, kSize, out);
-    default: return skein512_256(bytes, kSize, out);
-  }
-}
-
 void cn2_hash(const Context& cx, Scratchpads& pads, const tesra_cn2& args) {
   pads.reserve(1);
   uint64_t state[kKeccakWords];
@@ -75,13 +56,9 @@ void cn2_scan(const Context& cx, Scratchpads& pads, tesra_cn2_scan& s) {
   const Cn2Path& path = path_of(*cx.kernels);
   const int threads = cx.pool->threads();
   pads.reserve(2 * threads);
-  struct Winner {
-    uint64_t nonce;
-    uint8_t hash[32];
-  };
   std::vector<std::vector<uint8_t>> inputs(static_cast<size_t>(threads),
                                            std::vector<uint8_t>(s.data, s.data + s.size));
-  std::vector<Winner> winners;
+  std::vector<Cn2Winner> winners;
   winners.reserve(size_t{s.capacity} + 2 * static_cast<size_t>(threads));
   std::mutex mutex;  // of all below
   uint64_t next = 0;
@@ -112,10 +89,10 @@ void cn2_scan(const Context& cx, Scratchpads& pads, tesra_cn2_scan& s) {
       if (ways == 2) path.two(states, own);
       else path.one(states[0], own[0]);
       for (int k = 0; k < ways; ++k) {
-        Winner w;
+        Cn2Winner w;
         w.nonce = s.nonce_start + first + static_cast<uint64_t>(k);
         cn2_finish(state[k], w.hash);
-        if (!at_most(w.hash, s.target)) continue;
+        if (!cn2_wins(w.hash, s.target)) continue;
         std::lock_guard<std::mutex> lock(mutex);
         winners.push_back(w);  // there is room: each thread adds two at most after `over`
         over = winners.size() >= s.capacity;
@@ -124,17 +101,8 @@ void cn2_scan(const Context& cx, Scratchpads& pads, tesra_cn2_scan& s) {
       pace.measured(ways, spent.count());
     }
   });
-  std::sort(winners.begin(), winners.end(),
-            [](const Winner& p, const Winner& q) { return p.nonce < q.nonce; });
-  // Groups in flight may have won beyond the capacity: those are given back untried.
-  const bool more = winners.size() > s.capacity;
-  s.tried = more ? winners[s.capacity].nonce - s.nonce_start : next;
-  s.found = more ? s.capacity : static_cast<uint32_t>(winners.size());
+  cn2_settle(winners, next, s);
   s.pages = pads.pages();
-  for (uint32_t i = 0; i < s.found; ++i) {
-    s.nonces[i] = winners[i].nonce;
-    std::memcpy(s.hashes + size_t{i} * 32, winners[i].hash, 32);
-  }
 }
 
 }  // namespace tesra

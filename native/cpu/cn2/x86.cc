@@ -44,9 +44,9 @@ inline void begin(Walk& w, const uint64_t* s, uint8_t* pad) {
 }
 
 inline uint64_t integer_root(uint64_t n) {
-  const __m128i bits = _mm_cvtsi64_si128(static_cast<long long>((n >> 12) + (uint64_t{1023} << 52)));
+  const __m128i bits = _mm_cvtsi64_si128(static_cast<long long>(tesra_cn2_radicand(n)));
   const __m128d x = _mm_castsi128_pd(bits);
-  return cn2_correct_root(n, low(_mm_castpd_si128(_mm_sqrt_sd(x, x))));
+  return tesra_cn2_root(n, low(_mm_castpd_si128(_mm_sqrt_sd(x, x))));
 }
 
 // First half of a step: the encrypted load, up to where the address of the second one is known.

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "../../cpu/cn2/cn2.h"
 #include "check-tools.h"
 
 namespace {
@@ -293,6 +294,32 @@ void checkBlake3() {
   checks++;
 }
 
+// Two nonces by the device's search against the portable path.
+void checkCn2() {
+  std::vector<uint8_t> data(static_cast<size_t>(pick(2, 200))), hashes(64), target(32, 0xff);
+  for (uint8_t& b : data) b = static_cast<uint8_t>(random32());
+  uint64_t nonces[2] = {};
+  tesra_cn2_scan scan{data.data(), data.size(), 1, 1, 254, 2, target.data(), nullptr, nullptr, 2, 0,
+                      nonces, hashes.data(), 0, 0};
+  must(backend->cn2_scan(device, &scan, &error), "cn2_scan");
+  if (scan.found != 2 || scan.tried != 2) wrong("cn2_scan did not find both");
+  std::vector<uint8_t> pad(TESRA_CN2_SCRATCHPAD + 64);
+  uint8_t* const aligned = pad.data() + (64 - reinterpret_cast<uintptr_t>(pad.data()) % 64);
+  for (int i = 0; i < 2; i++) {
+    data[1] = static_cast<uint8_t>(254 + i);
+    uint64_t words[tesra::kKeccakWords];
+    uint8_t expected[32], single[32];
+    tesra::keccak1600(data.data(), data.size(), words);
+    tesra::cn2_portable()->one(words, aligned);
+    tesra::cn2_finish(words, expected);
+    if (memcmp(expected, hashes.data() + 32 * i, 32)) wrong("cn2_scan " + std::to_string(data.size()));
+    const tesra_cn2 one{data.data(), data.size(), single};
+    if (i == 0) must(backend->cn2_hash(device, &one, &error), "cn2_hash");
+    if (i == 0 && memcmp(expected, single, 32)) wrong("cn2_hash " + std::to_string(data.size()));
+  }
+  checks++;
+}
+
 std::vector<int8_t> bytes(size_t n, bool extreme) {
   std::vector<int8_t> out(n);
   for (int8_t& x : out) x = extreme ? (coin() ? -128 : 127) : static_cast<int8_t>(random32());
@@ -421,6 +448,7 @@ int main(int count, char** arguments) {
     checkScan(64 * pick(1, 3), 64 * pick(1, 5), 128 * pick(1, 3));
     if (round == 0)
       checkScan(64, 64, 128 * 37);  // past 16 and 32 chunks: every transcript word twice
+    if (round == 0) checkCn2();
     if (large && round == 0) checkLargeGemms();
     if (large && round == 0) checkScan(1024, 1024, 2048);
     backend->close(device);
