@@ -30,7 +30,7 @@ const Sink = defineProtocol("sink", 1, {
 const options = { timeoutMs: 60_000 };
 /** Loaded only when asked for: it needs the native addon. */
 const memoryOf = async (isShared) =>
-  isShared ? { sharedMemory: (await import("../../dist/index.js")).openSharedMemory() } : {};
+  isShared ? { sharedMemory: (await import("../../dist/device/shared-memory.js")).openSharedMemory() } : {};
 /** The receiver counts; with room for all that can be under way nothing is dropped. */
 const MAILBOX_CAPACITY = 1 << 18;
 /** Casts in a row before the event loop gets its turn, as an actor's own turns would end. */

@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { z } from "zod";
-import { openSharedMemory } from "../../dist/index.js";
+import { openSharedMemory } from "../../dist/device/shared-memory.js";
 import {
   behavior, createSystem, curveKeys, defineProtocol, handOver, releaseTensors, silentLogger,
 } from "../../dist/runtime/index.js";

@@ -58,10 +58,12 @@ struct Fd {
   }
 };
 
+struct Lease;
+
 struct Mapping {
   uint8_t* base;
   size_t size;  // of the data, without the first page
-  bool is_lent = false;  // on the JavaScript thread only
+  Lease* lease = nullptr;  // of the ArrayBuffer over it; on the JavaScript thread only
   Mapping(void* at, size_t bytes) : base(static_cast<uint8_t*>(at)), size(bytes) {}
   ~Mapping() { munmap(base, kDataOffset + size); }
   Mapping(const Mapping&) = delete;
@@ -184,13 +186,13 @@ void end_prefault(napi_env env, napi_status status, void* data) {
 
 struct Lease {
   std::shared_ptr<Mapping> mapping;
-  napi_ref on_free = nullptr;
+  napi_ref on_free = nullptr;  // none: over already
 };
 
-// Runs on the JavaScript thread once nothing can reach the memory any more: collected, or detached.
-void end_lease(napi_env env, void*, void* hint) {
-  std::unique_ptr<Lease> lease(static_cast<Lease*>(hint));
-  lease->mapping->is_lent = false;
+// Nothing can reach the memory any more: the next ArrayBuffer may be made, and onFree is told.
+void end_lease(napi_env env, Lease* lease) {
+  if (lease->on_free == nullptr) return;
+  lease->mapping->lease = nullptr;
   napi_handle_scope scope = nullptr;
   if (napi_open_handle_scope(env, &scope) != napi_ok) return;
   napi_value callback = nullptr, global = nullptr;
@@ -198,7 +200,14 @@ void end_lease(napi_env env, void*, void* hint) {
       napi_get_global(env, &global) == napi_ok)
     napi_call_function(env, global, callback, 0, nullptr, nullptr);  // fails when the thread is ending
   napi_delete_reference(env, lease->on_free);
+  lease->on_free = nullptr;
   napi_close_handle_scope(env, scope);
+}
+
+// Runs on the JavaScript thread, in a turn of its own, after the ArrayBuffer was collected or detached.
+void free_lease(napi_env env, void*, void* hint) {
+  std::unique_ptr<Lease> lease(static_cast<Lease*>(hint));
+  end_lease(env, lease.get());
 }
 
 class SegmentObject : public Napi::ObjectWrap<SegmentObject> {
@@ -299,17 +308,17 @@ class SegmentObject : public Napi::ObjectWrap<SegmentObject> {
       return env.Undefined();
     if (!info[1].IsFunction())
       return throw_error(env, "argument", "onFree must be a function"), env.Undefined();
-    if (mapping_->is_lent)
+    if (mapping_->lease != nullptr)
       return throw_error(env, "busy", "an ArrayBuffer over this segment is still alive"), env.Undefined();
     auto lease = std::make_unique<Lease>();
     lease->mapping = mapping_;
     napi_value buffer = nullptr;
     if (napi_create_reference(env, info[1], 1, &lease->on_free) != napi_ok)
       return throw_error(env, "memory", "no reference could be made"), env.Undefined();
-    mapping_->is_lent = true;
-    if (napi_create_external_arraybuffer(env, mapping_->data(), static_cast<size_t>(length), end_lease,
+    mapping_->lease = lease.get();
+    if (napi_create_external_arraybuffer(env, mapping_->data(), static_cast<size_t>(length), free_lease,
                                          lease.get(), &buffer) != napi_ok) {
-      mapping_->is_lent = false;
+      mapping_->lease = nullptr;
       napi_delete_reference(env, lease->on_free);
       throw_error(env, "unsupported", "this JavaScript engine takes no external memory");
       return env.Undefined();
@@ -318,7 +327,8 @@ class SegmentObject : public Napi::ObjectWrap<SegmentObject> {
     return Napi::Value(env, buffer);
   }
 
-  // (buffer): the views of a buffer that this segment lent are empty from now on; onFree follows.
+  // (buffer): the views of a buffer that this segment lent are empty from now on. onFree runs before this returns, not
+  // in a later turn: a sender that waits for the segment would find none and take the lanes. After close() it follows.
   Napi::Value detach(const Napi::CallbackInfo& info) {
     Napi::Env env = info.Env();
     bool is_buffer = false;
@@ -331,7 +341,8 @@ class SegmentObject : public Napi::ObjectWrap<SegmentObject> {
     if (mapping_ && data != mapping_->data())
       return throw_error(env, "argument", "the buffer is not this segment's"), env.Undefined();
     if (napi_detach_arraybuffer(env, info[0]) != napi_ok)
-      throw_error(env, "argument", "this ArrayBuffer cannot be detached");
+      return throw_error(env, "argument", "this ArrayBuffer cannot be detached"), env.Undefined();
+    if (mapping_ && mapping_->lease != nullptr) end_lease(env, mapping_->lease);
     return env.Undefined();
   }
 

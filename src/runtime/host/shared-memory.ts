@@ -14,7 +14,7 @@ export interface SharedSegment {
    * detached, and only then may the next be made. The pages stay mapped that long, whatever else is closed.
    */
   lend(lengthBytes: number, onFree: () => void): ArrayBuffer;
-  /** Takes the memory away from all views of a buffer lent by this segment, even after `close`. */
+  /** Takes the memory away from all views of a buffer lent by this segment, even after `close`; before it `onFree` runs in here. */
   detach(buffer: ArrayBuffer): void;
   close(): void;
 }

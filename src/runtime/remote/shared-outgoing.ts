@@ -55,6 +55,8 @@ export class SharedOutgoing {
   #clock = 0;
   /** Whether this peer sees what this process shares: unknown until a first answer. */
   #state: "unknown" | "yes" | "no" = "unknown";
+  /** Sizes of the messages that went by the lanes because it was unknown. */
+  #wanted: number[] = [];
   #isClosed = false;
   transfers = 0;
   transferBytes = 0;
@@ -83,7 +85,7 @@ export class SharedOutgoing {
 
   /** The peer's own segment is visible here, so it will see this end's too; every one is proven all the same. */
   assumeVisible(): void {
-    if (this.#state === "unknown") this.#state = "yes";
+    if (this.#state === "unknown") this.#settle("yes");
   }
 
   /** An array of which nothing is copied when it is sent; undefined when there is no segment for it. */
@@ -104,7 +106,9 @@ export class SharedOutgoing {
 
   /** Takes space for these arrays and copies into it; drafts lie there already. */
   place(arrays: readonly ArrayBufferView[], sizeBytes: number): Placed | undefined {
-    if (this.#state !== "yes" || this.#isClosed || sizeBytes < SHARED_BYTES_MIN) return undefined;
+    if (sizeBytes < SHARED_BYTES_MIN) return undefined;
+    if (this.#state === "unknown" && this.#wanted.length < WARMING_MAX) this.#wanted.push(sizeBytes);
+    if (this.#state !== "yes" || this.#isClosed) return undefined;
     const drafts = new Map<Segment, ArrayBufferLike>();
     const placed: (Placement | undefined)[] = arrays.map((array) => {
       if (array.byteLength === 0) return { segment: 0, offset: 0 };
@@ -131,7 +135,10 @@ export class SharedOutgoing {
       target!.memory.write(offsets[i]!, new Uint8Array(array.buffer, array.byteOffset, array.byteLength));
       placed[i] = { segment: target!.id, offset: offsets[i]! };
     }
-    if (target !== undefined) this.#lend(target);
+    if (target !== undefined) {
+      this.#lend(target);
+      this.#keepSpare(needBytes);
+    }
     return {
       placed: placed as Placement[],
       commit: () => {
@@ -157,11 +164,11 @@ export class SharedOutgoing {
       throw new WireError("malformed", "a false proof of seeing shared memory");
     }
     if (!isVisible) {
-      this.#state = "no"; // another container or user: it will not be better next time
+      this.#settle("no"); // another container or user: it will not be better next time
       this.#drop(segment);
       return;
     }
-    this.#state = "yes";
+    this.#settle("yes");
     segment.isSeen = true;
     if (segment.memory.sizeBytes === 0) this.#drop(segment);
   }
@@ -176,6 +183,24 @@ export class SharedOutgoing {
   close(): void {
     this.#isClosed = true;
     for (const segment of this.#segments.values()) this.#drop(segment);
+  }
+
+  #settle(state: "yes" | "no"): void {
+    this.#state = state;
+    for (const sizeBytes of this.#wanted.splice(0)) if (state === "yes") this.#grow(sizeBytes);
+  }
+
+  /**
+   * Has another segment ready before the next message of this size needs it, where that ends no other: a miss costs
+   * the lanes' time, ten times that of the copy, and the pages are found off this thread.
+   */
+  #keepSpare(sizeBytes: number): void {
+    if (!this.#hasRoom(sizeClass(sizeBytes))) return;
+    for (const { memory, use } of this.#segments.values()) {
+      const isFit = memory.sizeBytes >= sizeBytes && memory.sizeBytes <= sizeBytes * FIT_MAX;
+      if (isFit && (use === "free" || use === "warming")) return;
+    }
+    this.#grow(sizeBytes);
   }
 
   #lend(segment: Segment): void {
@@ -222,9 +247,7 @@ export class SharedOutgoing {
 
   /** Ends free segments, the longest unused first, until another of this size is within the bounds. */
   #makeRoom(sizeBytes: number): boolean {
-    const hasRoom = (): boolean =>
-      this.#bytes + sizeBytes <= SHARED_POOL_BYTES_MAX && this.#segments.size < SHARED_SEGMENTS_MAX;
-    if (hasRoom()) return true;
+    if (this.#hasRoom(sizeBytes)) return true;
     if (sizeBytes > SHARED_POOL_BYTES_MAX) return false;
     const idle = [...this.#segments.values()]
       .filter(({ use, isSeen, hasView }) => use === "free" && isSeen && !hasView)
@@ -232,9 +255,13 @@ export class SharedOutgoing {
     for (const segment of idle) {
       this.#modules.sendRetire(segment.id);
       this.#drop(segment);
-      if (hasRoom()) return true;
+      if (this.#hasRoom(sizeBytes)) return true;
     }
     return false;
+  }
+
+  #hasRoom(sizeBytes: number): boolean {
+    return this.#bytes + sizeBytes <= SHARED_POOL_BYTES_MAX && this.#segments.size < SHARED_SEGMENTS_MAX;
   }
 
   #create(sizeBytes: number): Segment | undefined {
