@@ -377,3 +377,23 @@ describe("link versions", () => {
     await expect(client.connect({ ...options, linkVersionMax: 4 })).rejects.toMatchObject({ code: "bad-option" });
   });
 });
+
+describe("two links to one node", () => {
+  test("calls under way on the one that is lost fail at once; the other goes on", async () => {
+    let proxy!: CuttingProxy;
+    const { server, client, serverKeys, clientKeys, peer } = await pair({ endpoint: "tcp://127.0.0.1:0", proxied: (made) => void (proxy = made) });
+    const back = await client.listen({ endpoint: ipc(), keys: clientKeys, allow: (key) => key === serverKeys.publicKey });
+    await server.connect({ endpoint: back.endpoint, serverKey: clientKeys.publicKey, keys: serverKeys });
+    await until(() => client.links().length === 2);
+    const state = gate();
+    server.spawn(sink(state), { name: "sink" });
+    const ref = peer.ref(Sink, "sink");
+    const lost = ref.call("slow", null, { timeoutMs: 60_000 });
+    await until(() => state.slowRuns === 1);
+    proxy.nextCutBytes = () => 0;
+    proxy.cutAll();
+    expect(await lost).toMatchObject({ error: { code: "unreachable" } });
+    expect(peer.isUp).toBe(true);
+    expect(await ref.call("count", null)).toEqual({ ok: true, value: 0 });
+  });
+});

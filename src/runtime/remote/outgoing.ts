@@ -19,6 +19,8 @@ const PENDING_CALLS_MAX = 65_536;
 
 interface PendingRecord {
   readonly call: PendingCall;
+  /** The answer can come over this one alone. */
+  readonly link: Link;
   /** Absent for a confirmed cast, whose answer is only that its handler has finished. */
   readonly reply: z.ZodType | undefined;
 }
@@ -155,7 +157,7 @@ export class Outgoing {
       return;
     }
     const isCall = record[0] === RecordKind.call;
-    this.#calls.set(id, { call, reply });
+    this.#calls.set(id, { call, link, reply });
     call.onSettled = (isAnswered) => {
       this.#calls.delete(id);
       if (isAnswered || !isCall || !link.isOpen || link.version < LINK_VERSION_DELIVERY) return;
@@ -180,6 +182,11 @@ export class Outgoing {
 
   onError(id: number, error: CallError): void {
     this.#calls.get(id)?.call.fail(error);
+  }
+
+  /** The peer may still be up, over another link. */
+  onLinkEnd(ended: Link, error: CallError): void {
+    for (const { call, link } of [...this.#calls.values()]) if (link === ended) call.fail(error);
   }
 
   failAll(error: CallError): void {

@@ -163,6 +163,7 @@ export class Peer {
     this.#inbound.onLinkEnd(link);
     if (this.#state !== "up") return false;
     if (this.#links.length > 0) {
+      this.#outgoing.onLinkEnd(link, { code: "unreachable", message: `the link to node ${this.#line.label} went down: ${message}` });
       this.#reliableOut.onLinkChanged();
       this.#reliableIn.onLinkChanged();
       return false;
