@@ -83,6 +83,10 @@ size_t scratch_of(const Context& cx, const tesra_op& op) {
     case TESRA_OP_CONV2D_DX: return conv_dx_scratch(cx, op.u.conv);
     case TESRA_OP_CONV2D_DW: return conv_dw_scratch(cx, op.u.conv);
     case TESRA_OP_SOFTMAX_XENT: return softmax_xent_scratch(op.u.softmax_xent);
+    case TESRA_OP_LAYER_NORM_GRAD:
+    case TESRA_OP_RMS_NORM_GRAD: return norm_grad_scratch(op.u.norm_grad);
+    case TESRA_OP_ATTENTION: return attention_scratch(cx, op.u.attention);
+    case TESRA_OP_ATTENTION_GRAD: return attention_grad_scratch(cx, op.u.attention_grad);
     default: return 0;
   }
 }
@@ -100,6 +104,12 @@ void run_adam(const Context& cx, const tesra_adam& a) {
   const bool decay = a.weight_decay != 0.0;
   parallel_ranges(cx, a.n, kElementGrain, [&](int64_t i, int64_t e) {
     cx.kernels->adam({a.p + i, a.m + i, a.v + i, a.g + i, e - i, k, decay});
+  });
+}
+
+void map(const Context& cx, TransformerKernels::Map f, const tesra_map& m) {
+  parallel_ranges(cx, m.n, kElementGrain, [&](int64_t i, int64_t e) {
+    f(m.x + i, m.y ? m.y + i : nullptr, m.out + i, e - i);
   });
 }
 
@@ -127,6 +137,23 @@ int execute(const Context& cx, const tesra_op& op, float* scratch, tesra_error* 
         k.scale(m.x + i, m.out + i, e - i, m.alpha, m.beta);
       });
       break;
+    case TESRA_OP_GELU: map(cx, k.transformer.gelu, m); break;
+    case TESRA_OP_GELU_GRAD: map(cx, k.transformer.gelu_grad, m); break;
+    case TESRA_OP_GELU_TANH: map(cx, k.transformer.gelu_tanh, m); break;
+    case TESRA_OP_GELU_TANH_GRAD: map(cx, k.transformer.gelu_tanh_grad, m); break;
+    case TESRA_OP_SILU: map(cx, k.transformer.silu, m); break;
+    case TESRA_OP_SILU_GRAD: map(cx, k.transformer.silu_grad, m); break;
+    case TESRA_OP_BIAS_ADD: bias_add(cx, op.u.bias_add); break;
+    case TESRA_OP_LAYER_NORM:
+    case TESRA_OP_RMS_NORM: norm(cx, op.u.norm); break;
+    case TESRA_OP_LAYER_NORM_GRAD:
+    case TESRA_OP_RMS_NORM_GRAD: norm_grad(cx, op.u.norm_grad, scratch); break;
+    case TESRA_OP_SOFTMAX: softmax(cx, op.u.softmax); break;
+    case TESRA_OP_SOFTMAX_GRAD: softmax_grad(cx, op.u.softmax); break;
+    case TESRA_OP_EMBEDDING: embedding(cx, op.u.embedding); break;
+    case TESRA_OP_EMBEDDING_GRAD: embedding_grad(cx, op.u.embedding_grad); break;
+    case TESRA_OP_ATTENTION: attention(cx, op.u.attention, scratch); break;
+    case TESRA_OP_ATTENTION_GRAD: attention_grad(cx, op.u.attention_grad, scratch); break;
     case TESRA_OP_U8_TO_F32: {
       const tesra_u8_to_f32& u = op.u.u8_to_f32;
       parallel_ranges(cx, u.n, kElementGrain, [&](int64_t i, int64_t e) {

@@ -54,6 +54,21 @@ size_t softmax_xent_scratch(const tesra_softmax_xent& s);
 void softmax_xent(const Context& cx, const tesra_softmax_xent& s, float* scratch);
 void count_correct(const Context& cx, const tesra_count_correct& c);
 
+void norm(const Context& cx, const tesra_norm& o);
+size_t norm_grad_scratch(const tesra_norm_grad& o);
+void norm_grad(const Context& cx, const tesra_norm_grad& o, float* scratch);
+void softmax(const Context& cx, const tesra_softmax& o);
+void softmax_grad(const Context& cx, const tesra_softmax& o);
+
+void bias_add(const Context& cx, const tesra_bias_add& o);
+void embedding(const Context& cx, const tesra_embedding& o);
+void embedding_grad(const Context& cx, const tesra_embedding_grad& o);
+
+size_t attention_scratch(const Context& cx, const tesra_attention& o);
+void attention(const Context& cx, const tesra_attention& o, float* scratch);
+size_t attention_grad_scratch(const Context& cx, const tesra_attention_grad& o);
+void attention_grad(const Context& cx, const tesra_attention_grad& o, float* scratch);
+
 void blake3(const Context& cx, const tesra_blake3& args);
 void int8_gemm(const Context& cx, const tesra_int8_gemm& g);
 int crm_scan(const Context& cx, tesra_crm_scan& s, tesra_error* error);

@@ -18,6 +18,7 @@ constexpr int U = 8;
 using vec = __m256;
 using ivec = __m256i;
 using uvec = __m256i;
+constexpr int kTileRows = 4, kTileVectors = 2;  // of attention's products
 
 inline __m256i mask_of(int n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -78,6 +79,24 @@ inline vec vexp(vec x) {
 inline vec vfirst(vec x, int n) {
   return n == W ? x : _mm256_and_ps(_mm256_castsi256_ps(mask_of(n)), x);
 }
+// The first n lanes of x, the others of y.
+inline vec vkeep_first(vec x, vec y, int n) {
+  return _mm256_blendv_ps(y, x, _mm256_castsi256_ps(mask_of(n)));
+}
+inline vec vmax(vec x, vec best) { return _mm256_max_ps(x, best); }  // best where x is NaN
+inline float vmaximum(vec x) {
+  __m128 m = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+  m = _mm_max_ps(m, _mm_movehl_ps(m, m));
+  return _mm_cvtss_f32(_mm_max_ss(m, _mm_movehdup_ps(m)));
+}
+inline vec vabs(vec x) { return _mm256_andnot_ps(vset(-0.0f), x); }
+inline vec vnegate(vec x) { return _mm256_xor_ps(vset(-0.0f), x); }
+inline vec vwhere_negative(vec x, vec a, vec b) {
+  return _mm256_blendv_ps(b, a, _mm256_cmp_ps(x, vzero(), _CMP_LT_OQ));
+}
+inline vec vclamp(vec x, float bound) {  // minps and maxps give their second operand for NaN
+  return _mm256_max_ps(vset(-bound), _mm256_min_ps(vset(bound), x));
+}
 inline ivec iset(int32_t x) { return _mm256_set1_epi32(x); }
 inline ivec iadd_iota(ivec x) {
   return _mm256_add_epi32(x, _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -127,11 +146,13 @@ inline void uload_blocks(const uint8_t* data, int64_t stride, int count, uvec (&
 }
 
 #include "kernels.inc"
+#include "transformer.inc"
 
 Kernels build() {
   Kernels k{};
   k.name = "avx2";
   fill_common(k);
+  fill_transformer(k.transformer);
   k.gemm_vectors = 2;
   k.gemm_rows = 6;
   const int most[kMaxVectors + 1] = {0, 12, 6, 4};

@@ -18,6 +18,7 @@ constexpr int U = 16;
 using vec = __m512;
 using ivec = __m512i;
 using uvec = __m512i;
+constexpr int kTileRows = 8, kTileVectors = 2;  // of attention's products
 
 inline __mmask16 mask_of(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
 inline vec vzero() { return _mm512_setzero_ps(); }
@@ -58,18 +59,25 @@ inline vec vexp(vec x) {
   p = vfma(p, r, vset(TESRA_EXP_C2));
   p = vfma(p, r, vset(1.0f));
   p = vfma(p, r, vset(1.0f));
-  const __m512i i = _mm512_cvttps_epi32(n);
-  const __m512i half = _mm512_srai_epi32(i, 1);
-  const __m512i bias = _mm512_set1_epi32(127);
-  const __m512i s1 = _mm512_slli_epi32(_mm512_add_epi32(half, bias), 23);
-  const __m512i s2 = _mm512_slli_epi32(_mm512_add_epi32(_mm512_sub_epi32(i, half), bias), 23);
-  p = vmul(vmul(p, _mm512_castsi512_ps(s1)), _mm512_castsi512_ps(s2));
+  p = _mm512_scalef_ps(p, n);  // p * 2^n with one rounding, as (p * s1) * s2 has
   p = _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(x, vset(TESRA_EXP_LO), _CMP_NLT_UQ), p);
   p = _mm512_mask_mov_ps(p, _mm512_cmp_ps_mask(x, vset(TESRA_EXP_HI), _CMP_GT_OQ),
                          _mm512_castsi512_ps(_mm512_set1_epi32(0x7f800000)));
   return _mm512_mask_mov_ps(p, _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x);
 }
 inline vec vfirst(vec x, int n) { return _mm512_maskz_mov_ps(mask_of(n), x); }
+// The first n lanes of x, the others of y.
+inline vec vkeep_first(vec x, vec y, int n) { return _mm512_mask_mov_ps(y, mask_of(n), x); }
+inline vec vmax(vec x, vec best) { return _mm512_max_ps(x, best); }  // best where x is NaN
+inline float vmaximum(vec x) { return _mm512_reduce_max_ps(x); }
+inline vec vabs(vec x) { return _mm512_abs_ps(x); }
+inline vec vnegate(vec x) { return _mm512_xor_ps(vset(-0.0f), x); }
+inline vec vwhere_negative(vec x, vec a, vec b) {
+  return _mm512_mask_mov_ps(b, _mm512_cmp_ps_mask(x, vzero(), _CMP_LT_OQ), a);
+}
+inline vec vclamp(vec x, float bound) {  // minps and maxps give their second operand for NaN
+  return _mm512_max_ps(vset(-bound), _mm512_min_ps(vset(bound), x));
+}
 inline ivec iset(int32_t x) { return _mm512_set1_epi32(x); }
 inline ivec iadd_iota(ivec x) {
   return _mm512_add_epi32(
@@ -124,11 +132,13 @@ inline void uload_blocks(const uint8_t* data, int64_t stride, int count, uvec (&
 
 #include "x86.inc"
 #include "kernels.inc"
+#include "transformer.inc"
 
 Kernels build() {
   Kernels k{};
   k.name = "avx512";
   fill_common(k);
+  fill_transformer(k.transformer);
   k.gemm_vectors = 3;
   k.gemm_rows = 8;
   const int rows[kMaxVectors + 1] = {0, 12, 12, 8};

@@ -12,6 +12,7 @@ constexpr int U = 1;
 using vec = float;
 using ivec = int32_t;
 using uvec = uint32_t;
+constexpr int kTileRows = 4, kTileVectors = 4;  // of attention's products
 
 inline vec vzero() { return 0.0f; }
 inline vec vset(float x) { return x; }
@@ -31,6 +32,13 @@ inline vec vkeep_positive(vec y, vec x) { return y > 0.0f ? x : 0.0f; }
 inline vec vflush(vec x) { return std::fabs(x) < TESRA_FLOAT_TINY ? 0.0f : x; }
 inline vec vexp(vec x) { return tesra_exp(x); }
 inline vec vfirst(vec x, int) { return x; }
+inline vec vkeep_first(vec x, vec, int) { return x; }
+inline vec vmax(vec x, vec best) { return x > best ? x : best; }
+inline float vmaximum(vec x) { return x; }
+inline vec vabs(vec x) { return std::fabs(x); }
+inline vec vnegate(vec x) { return -x; }
+inline vec vwhere_negative(vec x, vec a, vec b) { return x < 0.0f ? a : b; }
+inline vec vclamp(vec x, float bound) { return tesra_clamp(x, bound); }
 inline ivec iset(int32_t x) { return x; }
 inline ivec iadd_iota(ivec x) { return x; }
 inline void istore_n(int32_t* p, ivec x, int) { *p = x; }
@@ -89,11 +97,13 @@ void pow_tile(const void* pa, const void* pb, const int32_t*, int32_t k, uint32_
 }
 
 #include "kernels.inc"
+#include "transformer.inc"
 
 Kernels build() {
   Kernels k{};
   k.name = "scalar";
   fill_common(k);
+  fill_transformer(k.transformer);
   k.gemm_vectors = 2;
   k.gemm_rows = 4;
   for (int v = 1; v <= kMaxVectors; ++v) k.row_form[v] = k.column_form[v] = 4;

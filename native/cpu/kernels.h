@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #include "../kernels/backend.h"
+#include "transformer-kernels.h"
 
 namespace tesra {
 
@@ -45,6 +46,7 @@ struct AdamRange {
 
 struct Kernels {
   const char* name;
+  TransformerKernels transformer;
   int width;                     // floats a vector
   int gemm_vectors, gemm_rows;   // main tile of the packed product
   int row_form[kMaxVectors + 1];     // most rows by vectors, row form

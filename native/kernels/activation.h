@@ -1,6 +1,6 @@
 // Owns: element-wise operations. n elements each; out may be exactly one of the inputs.
 #pragma once
-#include "exact-math.h"
+#include "special-functions.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -10,6 +10,9 @@ extern "C" {
 // relu_grad:  out = (y > 0) ? x : +0, with x = dY and y = the forward output
 // add:        out = x + y
 // scale:      out = fma(alpha, x, beta)
+// gelu, gelu_tanh, silu:                 out = tesra_gelu(x), ... (special-functions.h)
+// gelu_grad, gelu_tanh_grad, silu_grad:  out = x * tesra_gelu_derivative(y), ..., with x = dY and
+//                                        y = the forward input
 typedef struct tesra_map {
   const float* x;
   const float* y;
@@ -17,6 +20,14 @@ typedef struct tesra_map {
   int64_t n;
   float alpha, beta;
 } tesra_map;
+
+// bias_add: out[i][j] = x[i][j] + bias[j], x and out m x n; out may be x.
+typedef struct tesra_bias_add {
+  const float* x;
+  const float* bias;
+  float* out;
+  int64_t m, n;
+} tesra_bias_add;
 
 // u8_to_f32: out = fma(scale, (float)x, shift)
 typedef struct tesra_u8_to_f32 {

@@ -4,12 +4,15 @@
 // thread may differ between calls (a CUDA back end sets its device on each entry).
 #pragma once
 #include "activation.h"
+#include "attention.h"
 #include "cn2.h"
 #include "conv.h"
+#include "embedding.h"
 #include "error.h"
 #include "gemm.h"
 #include "hash.h"
 #include "loss.h"
+#include "norm.h"
 #include "optimizer.h"
 #include "pool.h"
 #include "pow.h"
@@ -44,6 +47,23 @@ enum tesra_op_kind {
   TESRA_OP_MOMENTUM,
   TESRA_OP_ADAM,
   TESRA_OP_DELAY_COMPENSATE,
+  TESRA_OP_GELU,
+  TESRA_OP_GELU_GRAD,
+  TESRA_OP_GELU_TANH,
+  TESRA_OP_GELU_TANH_GRAD,
+  TESRA_OP_SILU,
+  TESRA_OP_SILU_GRAD,
+  TESRA_OP_BIAS_ADD,
+  TESRA_OP_LAYER_NORM,
+  TESRA_OP_LAYER_NORM_GRAD,
+  TESRA_OP_RMS_NORM,
+  TESRA_OP_RMS_NORM_GRAD,
+  TESRA_OP_SOFTMAX,
+  TESRA_OP_SOFTMAX_GRAD,
+  TESRA_OP_EMBEDDING,
+  TESRA_OP_EMBEDDING_GRAD,
+  TESRA_OP_ATTENTION,
+  TESRA_OP_ATTENTION_GRAD,
 };
 
 // All pointers inside are device pointers (CPU: plain memory).
@@ -52,7 +72,8 @@ typedef struct tesra_op {
   union {
     tesra_gemm gemm;
     tesra_bias_grad bias_grad;
-    tesra_map map;  // RELU, RELU_GRAD, ADD, SCALE
+    tesra_map map;  // RELU, ADD, SCALE, GELU, GELU_TANH, SILU and the gradients
+    tesra_bias_add bias_add;
     tesra_u8_to_f32 u8_to_f32;
     tesra_finite finite;
     tesra_conv conv;  // CONV2D, CONV2D_DX, CONV2D_DW
@@ -62,6 +83,13 @@ typedef struct tesra_op {
     tesra_sgd sgd;  // SGD, MOMENTUM
     tesra_adam adam;
     tesra_delay_compensate delay_compensate;
+    tesra_norm norm;            // LAYER_NORM, RMS_NORM
+    tesra_norm_grad norm_grad;  // LAYER_NORM_GRAD, RMS_NORM_GRAD
+    tesra_softmax softmax;      // SOFTMAX, SOFTMAX_GRAD
+    tesra_embedding embedding;
+    tesra_embedding_grad embedding_grad;
+    tesra_attention attention;
+    tesra_attention_grad attention_grad;
   } u;
 } tesra_op;
 

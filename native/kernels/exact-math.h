@@ -24,6 +24,10 @@
 // Row reductions (softmax, flat sums): lane l adds elements l, l+16, l+32, ... ascending from +0,
 // then lanes fold: i += i+8 (i<8), i += i+4 (i<4), i += i+2, i += i+1.
 #define TESRA_LANES 16
+// Column sums over rows in a norm's gradients (gamma, beta): rows cut at multiples of this, each chunk
+// one chain from +0 ascending, chunk sums added in ascending order. Shorter than TESRA_ROW_CHUNK
+// because a chunk is also the task that computes the rows.
+#define TESRA_NORM_ROWS 32
 // Flat sums (the mean loss): chunks of this many elements, each folded as above, chunk sums added
 // in ascending order.
 #define TESRA_FLAT_CHUNK 4096

@@ -11,7 +11,7 @@ extern "C" {
 //   dlogits_c = ((e_c / s) - (c == label ? 1 : 0)) * (1.0f / (float)rows)
 // loss[0] = flat sum of l (TESRA_LANES, TESRA_FLAT_CHUNK) / (float)rows; rows = 0 gives loss 0.
 // A label outside [0, classes) makes its row's loss NaN and its dlogits +0.
-// dlogits may be NULL (evaluation). scratch: rows floats for l, from the back end.
+// dlogits may be NULL (evaluation), or logits itself. scratch: rows floats for l, from the back end.
 typedef struct tesra_softmax_xent {
   const float* logits;
   const int32_t* labels;

@@ -12,6 +12,9 @@ export interface PlanTensor {
 export type PlanOpName =
   | "gemm" | "bias_grad" | "relu" | "relu_grad" | "add" | "scale" | "u8_to_f32" | "finite"
   | "conv2d" | "conv2d_dx" | "conv2d_dw" | "maxpool" | "maxpool_grad" | "avgpool" | "avgpool_grad"
+  | "gelu" | "gelu_grad" | "gelu_tanh" | "gelu_tanh_grad" | "silu" | "silu_grad" | "bias_add"
+  | "layer_norm" | "layer_norm_grad" | "rms_norm" | "rms_norm_grad" | "softmax" | "softmax_grad"
+  | "embedding" | "embedding_grad" | "attention" | "attention_grad"
   | "softmax_xent" | "count_correct" | "sgd" | "momentum" | "adam" | "delay_compensate";
 
 /** `in` and `out` are indices into `tensors`. Shapes and attributes: native/kernels/*.h. */

@@ -1,7 +1,8 @@
 /**
- * Owns: the reference models on 28 x 28 grey images with 10 classes (Fashion-MNIST).
+ * Owns: the reference models: an MLP and a CNN on 28 x 28 grey images with 10 classes (Fashion-MNIST),
+ * and GPT-2 on tokens.
  */
-import { Graph } from "./graph/graph.js";
+import { Graph, type Tensor } from "./graph/graph.js";
 import * as nn from "./nn.js";
 
 /** Mean and deviation of Fashion-MNIST's training pixels (0.2860, 0.3530), folded into the cast. */
@@ -38,6 +39,47 @@ export function cnn(options: ModelOptions & { filters?: readonly [number, number
     nn.dense("dense1", units, { activation: "relu" }),
     nn.dense("logits", classes),
   ), FASHION_MNIST_NORMALIZATION);
+}
+
+export interface GptOptions {
+  vocabulary: number;
+  /** Positions of one sequence. */
+  length: number;
+  layers: number;
+  heads: number;
+  width: number;
+}
+
+/** GPT-2 124M (Radford et al. 2019): 12 layers of 12 heads, width 768. */
+export const GPT2_SMALL: GptOptions = { vocabulary: 50_257, length: 1024, layers: 12, heads: 12, width: 768 };
+
+export interface LanguageModel {
+  graph: Graph;
+  /** (batch, length) ids. */
+  tokens: Tensor;
+  /** (batch, length): the token that follows each position. */
+  labels: Tensor;
+  logits: Tensor;
+  loss: Tensor;
+}
+
+/**
+ * GPT-2: tokens and positions embedded, `layers` pre-norm blocks, a last norm, and logits by the
+ * token table itself. Weights start at deviation 0.02, those that write to the residual stream at
+ * 0.02 / sqrt(2 layers).
+ */
+export function gpt2(options: GptOptions): LanguageModel {
+  const { vocabulary, length, layers, heads, width } = options;
+  const graph = new Graph();
+  const tokens = graph.placeholder("tokens", [null, length], "i32");
+  const labels = graph.placeholder("labels", [null, length], "i32");
+  const table = nn.embeddingTable(graph, "tokens", vocabulary, width);
+  const positions = nn.embeddingTable(graph, "positions", length, width);
+  const residualDeviation = 0.02 / Math.sqrt(2 * layers);
+  const blocks = Array.from({ length: layers }, (_, i) => nn.transformerBlock(`block${i}`, heads, { residualDeviation }));
+  const hidden = nn.sequential(...blocks, nn.layerNorm("norm"))(table.embed(tokens).biasAdd(positions));
+  const logits = hidden.matmul(table, { transposeB: true });
+  return { graph, tokens, labels, logits, loss: nn.softmaxCrossEntropy(logits, labels) };
 }
 
 export const MODELS = { mlp, cnn } as const;

@@ -17,7 +17,7 @@ function activate(x: Tensor, activation: "relu" | "none"): Tensor {
   return activation === "relu" ? x.relu() : x;
 }
 
-/** x (N, in) -> (N, units). */
+/** x (..., in) -> (..., units). */
 export function dense(name: string, units: number, options: LayerOptions = {}): Layer {
   const { activation = "none" } = options;
   return (x) => x.graph.scope(name, () => {
@@ -39,6 +39,63 @@ export function conv2d(name: string, channels: number, kernel: number,
     const weight = x.graph.variable("weight", shape, options.initializer ?? heUniform(fanOf(shape).fanIn));
     const bias = x.graph.variable("bias", [channels]);
     return activate(x.conv2d(weight, { stride, padding }).biasAdd(bias), activation);
+  });
+}
+
+/** (..., width): mean beta and deviation gamma over the last dimension. */
+export function layerNorm(name: string, epsilon = 1e-5): Layer {
+  return (x) => x.graph.scope(name, () => {
+    const width = x.shape[x.shape.length - 1]!;
+    const gamma = x.graph.variable("weight", [width], { kind: "constant", value: 1 });
+    return x.layerNorm(gamma, x.graph.variable("bias", [width]), epsilon);
+  });
+}
+
+/** (..., width), scaled to a root mean square of gamma. */
+export function rmsNorm(name: string, epsilon = 1e-5): Layer {
+  return (x) => x.graph.scope(name, () => x.rmsNorm(
+    x.graph.variable("weight", [x.shape[x.shape.length - 1]!], { kind: "constant", value: 1 }), epsilon));
+}
+
+/** A table (vocabulary, width) whose rows stand for ids: `table.embed(ids)`. */
+export function embeddingTable(graph: Graph, name: string, vocabulary: number, width: number,
+  deviation = 0.02): Tensor {
+  return graph.scope(name, () => graph.variable("weight", [vocabulary, width], { kind: "normal", deviation }));
+}
+
+/** GPT-2's deviation of first weights (Radford et al. 2019). */
+const TRANSFORMER_DEVIATION = 0.02;
+
+interface TransformerLayerOptions {
+  /** Of the projection back onto the residual stream: GPT-2 divides it by sqrt(2 layers). */
+  residualDeviation?: number;
+}
+const near = (deviation = TRANSFORMER_DEVIATION): { initializer: Initializer } =>
+  ({ initializer: { kind: "normal", deviation } });
+
+/** x (batch, length, width): each position attends to itself and those before it, in `heads` heads. */
+export function causalSelfAttention(name: string, heads: number, options: TransformerLayerOptions = {}): Layer {
+  return (x) => x.graph.scope(name, () => {
+    const width = x.shape[x.shape.length - 1]!;
+    const mixed = dense("qkv", 3 * width, near())(x).attention(heads);
+    return dense("projection", width, near(options.residualDeviation))(mixed);
+  });
+}
+
+/** x (..., width) -> 4 width, GELU (tanh form), width. */
+export function feedForward(name: string, options: TransformerLayerOptions = {}): Layer {
+  return (x) => x.graph.scope(name, () => {
+    const width = x.shape[x.shape.length - 1]!;
+    const hidden = dense("expansion", 4 * width, near())(x).gelu("tanh");
+    return dense("projection", width, near(options.residualDeviation))(hidden);
+  });
+}
+
+/** The pre-norm block of GPT-2: x + attention(norm(x)), then x + feedForward(norm(x)). */
+export function transformerBlock(name: string, heads: number, options: TransformerLayerOptions = {}): Layer {
+  return (x) => x.graph.scope(name, () => {
+    const attended = x.add(causalSelfAttention("attention", heads, options)(layerNorm("norm1")(x)));
+    return attended.add(feedForward("mlp", options)(layerNorm("norm2")(attended)));
   });
 }
 

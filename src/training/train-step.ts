@@ -25,28 +25,37 @@ export interface EvaluationResult {
   rows: number;
 }
 
+/** Pixels, or the ids of tokens: the type of the graph's input. */
+export type Inputs = Uint8Array | Int32Array;
+
 /** What a plan is fed with; copies one batch in and checks it. */
 class Feed {
   private readonly labels: Int32Array;
 
   constructor(private readonly compiled: Compiled, private readonly plan: Plan) {
-    this.labels = new Int32Array(compiled.batchSize);
+    this.labels = new Int32Array(compiled.batchSize * compiled.rowLabels);
   }
 
-  write(images: Uint8Array, labels: Uint8Array | Int32Array): void {
-    const { batchSize, rowElements, classes, tensors } = this.compiled;
-    if (images.length !== batchSize * rowElements || labels.length !== batchSize) {
-      throw new TrainingError("batch-size", `a batch has ${batchSize} rows of ${rowElements} elements and ${batchSize} ` +
-        `labels; got ${images.length} elements and ${labels.length} labels`);
+  write(inputs: Inputs, labels: Uint8Array | Int32Array): void {
+    const { batchSize, rowElements, rowLabels, classes, vocabulary, tensors } = this.compiled;
+    if (inputs.length !== batchSize * rowElements || labels.length !== batchSize * rowLabels) {
+      throw new TrainingError("batch-size", `a batch has ${batchSize} rows of ${rowElements} elements and ` +
+        `${batchSize * rowLabels} labels; got ${inputs.length} elements and ${labels.length} labels`);
     }
-    for (let i = 0; i < batchSize; i++) {
+    for (let i = 0; i < labels.length; i++) {
       const label = labels[i]!;
       if (label < 0 || label >= classes) {
-        throw new TrainingError("label", `label ${label} of row ${i} is not in 0..${classes - 1}`, { row: i, label });
+        const row = Math.floor(i / rowLabels);
+        throw new TrainingError("label", `label ${label} of row ${row} is not in 0..${classes - 1}`, { row, label });
       }
       this.labels[i] = label;
     }
-    this.plan.write(tensors.x, images);
+    const unknown = vocabulary === undefined ? -1 : inputs.findIndex((id) => id < 0 || id >= vocabulary);
+    if (unknown >= 0) {
+      const row = Math.floor(unknown / rowElements), token = inputs[unknown]!;
+      throw new TrainingError("label", `token ${token} of row ${row} is not in 0..${vocabulary! - 1}`, { row, token });
+    }
+    this.plan.write(tensors.x, inputs);
     this.plan.write(tensors.labels, this.labels);
   }
 }
@@ -82,8 +91,8 @@ export class TrainStep {
   }
 
   /** One batch: exactly `compiled.batchSize` rows. */
-  async run(images: Uint8Array, labels: Uint8Array | Int32Array): Promise<StepResult> {
-    this.feed.write(images, labels);
+  async run(inputs: Inputs, labels: Uint8Array | Int32Array): Promise<StepResult> {
+    this.feed.write(inputs, labels);
     await this.plan.run();
     const { tensors } = this.compiled;
     if (!this.gradientIsView) this.plan.read(tensors.gradientsFlat!, this.gradient);
@@ -107,8 +116,8 @@ export class LocalTrainStep {
     this.plan.write(compiled.tensors.parametersFlat, parameters);
   }
 
-  async run(images: Uint8Array, labels: Uint8Array | Int32Array): Promise<{ loss: number; correct: number }> {
-    this.feed.write(images, labels);
+  async run(inputs: Inputs, labels: Uint8Array | Int32Array): Promise<{ loss: number; correct: number }> {
+    this.feed.write(inputs, labels);
     await this.plan.run();
     const { loss, correct } = this.compiled.tensors;
     return { loss: readFloat(this.plan, loss), correct: readFloat(this.plan, correct) };

@@ -18,7 +18,7 @@ bool build_softmax_xent(OpReader& r, tesra_op* op, double*) {
   s.dlogits = r.f32(r.out(1));
   s.rows = static_cast<int32_t>(x.shape[0]);
   s.classes = static_cast<int32_t>(x.shape[1]);
-  return r.separate();
+  return r.separate({{1, 0}});
 }
 
 bool build_count_correct(OpReader& r, tesra_op* op, double*) {

@@ -97,5 +97,6 @@ OpTable elementwise_ops();
 OpTable image_ops();
 OpTable loss_ops();
 OpTable optimizer_ops();
+OpTable transformer_ops();
 
 }  // namespace tesra

@@ -47,8 +47,12 @@ export interface Compiled {
   /** Elements of one row of x, and its type. */
   rowElements: number;
   inputType: DType;
+  /** Labels of one row of x: 1, or one for each position of a sequence. */
+  rowLabels: number;
   /** Columns of the logits that the loss reads: labels must be below it. */
   classes: number;
+  /** Rows of the smallest table that embeds x, when one does: inputs must be below it. */
+  vocabulary?: number;
   /** Multiply-adds of products and convolutions in one run. */
   multiplyAdds: number;
 }
@@ -86,7 +90,7 @@ function compile(source: Graph, options: CompileOptions, mode: Mode): Compiled {
     return tensor && graph.tensor(tensor.id);
   };
   const loss = rebind(options.loss)!, logits = rebind(options.logits), correct = rebind(options.correct);
-  const { images, labels, classes } = endsOf(graph, loss);
+  const { images, labels, classes, vocabulary } = endsOf(graph, loss);
   const layout = parameterLayout(graph);
   const variables = graph.variables();
   const derived = mode.backward ? gradients(loss, variables) : [];
@@ -107,7 +111,7 @@ function compile(source: Graph, options: CompileOptions, mode: Mode): Compiled {
     moments: moments.map(() => reserve(flatBytes)),
     step: reserve(4),
     x: reserve(bytesOf(fixShape(images), images.dtype)),
-    labels: reserve(batchSize * 4),
+    labels: reserve(bytesOf(fixShape(labels), "i32")),
     loss: reserve(4),
     correct: reserve(4),
   };
@@ -116,7 +120,7 @@ function compile(source: Graph, options: CompileOptions, mode: Mode): Compiled {
   const parametersFlat = flat("parameters", offsets.parameters);
   const gradientsFlat = mode.backward ? flat("gradients", offsets.gradients) : undefined;
   const x = builder.fixed(images.name, fixShape(images), images.dtype, offsets.x);
-  const labelTensor = builder.fixed(labels.name, [batchSize], "i32", offsets.labels);
+  const labelTensor = builder.fixed(labels.name, fixShape(labels), "i32", offsets.labels);
   const lossTensor = builder.fixed("loss", [1], "f32", offsets.loss);
   const given = new Map<number, PlanTensor>([[images.id, x], [labels.id, labelTensor]]);
   const targets = new Map<number, PlanTensor[]>([[loss.id, [lossTensor]]]);
@@ -151,6 +155,7 @@ function compile(source: Graph, options: CompileOptions, mode: Mode): Compiled {
   return {
     spec: builder.build(), ...layout, batchSize, classes,
     rowElements: elementsOf(fixShape(images)) / batchSize, inputType: images.dtype,
+    rowLabels: elementsOf(fixShape(labels)) / batchSize, ...(vocabulary !== undefined && { vocabulary }),
     multiplyAdds: lowering.multiplyAdds,
     tensors: {
       x: x.index, labels: labelTensor.index, loss: lossTensor.index, parametersFlat: parametersFlat.index,
@@ -181,7 +186,7 @@ function emitUpdate(builder: PlanBuilder, optimizer: OptimizerDescriptor, p: Pla
 }
 
 /** The two placeholders of a classifier: what the loss compares with, and what is fed beside it. */
-function endsOf(graph: Graph, loss: Tensor): { images: Tensor; labels: Tensor; classes: number } {
+function endsOf(graph: Graph, loss: Tensor): { images: Tensor; labels: Tensor; classes: number; vocabulary?: number } {
   const losses = graph.nodes.filter((node) => node.op === "softmaxCrossEntropy" && node.id <= loss.id);
   const placeholders = graph.nodes.filter((node) => node.op === "placeholder");
   const labels = placeholders.find((node) => losses.some((entropy) => entropy.inputs[1] === node.id));
@@ -194,6 +199,11 @@ function endsOf(graph: Graph, loss: Tensor): { images: Tensor; labels: Tensor; c
     throw new GraphError("shape", "the placeholders' first dimension must be the batch (null)",
       { shapes: [images[0]!.shape, labels.shape] });
   }
-  const classes = Math.min(...losses.map((entropy) => graph.nodes[entropy.inputs[0]!]!.shape[1]!));
-  return { images: graph.tensor(images[0]!.id), labels: graph.tensor(labels.id), classes };
+  const classes = Math.min(...losses.map((entropy) => graph.nodes[entropy.inputs[0]!]!.shape.at(-1)!));
+  const tables = graph.nodes.filter((node) => node.op === "embedding" && node.inputs[1] === images[0]!.id)
+    .map((node) => graph.nodes[node.inputs[0]!]!.shape[0]!);
+  return {
+    images: graph.tensor(images[0]!.id), labels: graph.tensor(labels.id), classes,
+    ...(tables.length > 0 && { vocabulary: Math.min(...tables) }),
+  };
 }

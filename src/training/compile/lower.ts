@@ -24,18 +24,19 @@ interface Fusion { producer: GraphNode; bias?: number; relu: boolean }
 
 export class Lowering {
   private readonly values = new Map<number, PlanTensor>();
-  /** Second results: the pool's index, the loss's gradient. */
-  private readonly sideValues = new Map<number, PlanTensor>();
+  /** Further results: the pool's index, the loss's gradient, a norm's statistics. */
+  private readonly sideValues = new Map<number, readonly PlanTensor[]>();
   private readonly fusions = new Map<number, Fusion>();
   private readonly absorbed = new Set<number>();
   private readonly live: boolean[];
+  private readonly readers: number[];
   multiplyAdds = 0;
 
   constructor(private readonly builder: PlanBuilder, private readonly options: LowerOptions) {
     const { nodes } = options.graph;
     this.live = new Array<boolean>(nodes.length).fill(false);
     for (const root of options.roots) this.live[root] = true;
-    const readers = new Array<number>(nodes.length).fill(0);
+    const readers = this.readers = new Array<number>(nodes.length).fill(0);
     for (const root of options.roots) readers[root]!++;
     for (let id = nodes.length - 1; id >= 0; id--) {
       if (!this.live[id]) continue;
@@ -76,7 +77,8 @@ export class Lowering {
       const previous = nodes[node.inputs[0] ?? -1];
       if (previous === undefined || readers[previous.id] !== 1) continue;
       const fusable = previous.op === "matmul" || previous.op === "conv2d";
-      if (node.op === "biasAdd" && fusable && previous.id !== node.inputs[1]) {
+      const vector = node.op === "biasAdd" && nodes[node.inputs[1]!]!.shape.length === 1;
+      if (vector && fusable && previous.id !== node.inputs[1]) {
         this.fusions.set(node.id, { producer: previous, bias: node.inputs[1]!, relu: false });
         this.absorbed.add(previous.id);
       } else if (node.op === "relu" && (fusable || this.fusions.has(previous.id))) {
@@ -120,7 +122,7 @@ export class Lowering {
         this.lowerProduct(node, node, undefined, false, true);
         break;
       case "biasAdd":
-        this.lowerLooseBias(node);
+        this.builder.emit("bias_add", [input(0), input(1)], [this.output(node)]);
         break;
       case "toFloat":
         this.builder.emit("u8_to_f32", [input(0)], [this.output(node)], { scale: numbers.scale!, shift: numbers.shift! });
@@ -131,6 +133,64 @@ export class Lowering {
       case "scale":
         this.builder.emit("scale", [input(0)], [this.output(node)], { alpha: numbers.alpha!, beta: numbers.beta! });
         break;
+      case "gelu":
+        this.builder.emit(numbers.tanh ? "gelu_tanh" : "gelu", [input(0)], [this.output(node)]);
+        break;
+      case "geluGrad":
+        this.builder.emit(numbers.tanh ? "gelu_tanh_grad" : "gelu_grad", [input(0), input(1)], [this.output(node)]);
+        break;
+      case "silu":
+        this.builder.emit("silu", [input(0)], [this.output(node)]);
+        break;
+      case "siluGrad":
+        this.builder.emit("silu_grad", [input(0), input(1)], [this.output(node)]);
+        break;
+      case "softmax":
+        this.builder.emit("softmax", [input(0)], [this.output(node)]);
+        break;
+      case "softmaxGrad":
+        this.builder.emit("softmax_grad", [input(0), input(1)], [this.output(node)]);
+        break;
+      case "layerNorm":
+      case "rmsNorm": {
+        const centred = node.op === "layerNorm";
+        const rows = [elementsOf(input(0).shape) / input(1).shape[0]!];
+        const saved = (centred ? ["mean", "rstd"] : ["rstd"]).map((name) => this.builder.temporary(`${node.name}:${name}`, rows));
+        this.sideValues.set(node.id, saved);
+        this.builder.emit(centred ? "layer_norm" : "rms_norm", node.inputs.map((id) => this.value(id)),
+          [this.output(node), ...saved], { epsilon: numbers.epsilon! });
+        break;
+      }
+      case "layerNormGrad":
+      case "rmsNormGrad": {
+        const centred = node.op === "layerNormGrad";
+        const sums = (centred ? [0, 1] : [0]).map((which) => this.normVector(node, which, input(2).shape));
+        this.sideValues.set(node.id, sums);
+        this.builder.emit(centred ? "layer_norm_grad" : "rms_norm_grad",
+          [input(0), input(1), input(2), ...this.sides(node.inputs[3]!)], [this.output(node), ...sums]);
+        break;
+      }
+      case "normVectorGrad":
+        this.values.set(node.id, this.sides(node.inputs[0]!)[numbers.which!]!);
+        break;
+      case "embedding":
+        this.builder.emit("embedding", [input(0), input(1)], [this.output(node)]);
+        break;
+      case "embeddingGrad":
+        this.builder.emit("embedding_grad", [input(0), input(1)], [this.output(node)]);
+        break;
+      case "attention": {
+        const [batch, length] = input(0).shape as [number, number];
+        const lse = this.builder.temporary(`${node.name}:lse`, [batch, numbers.heads!, length]);
+        this.sideValues.set(node.id, [lse]);
+        this.builder.emit("attention", [input(0)], [this.output(node), lse],
+          { heads: numbers.heads!, causal: Number(numbers.causal) });
+        break;
+      }
+      case "attentionGrad":
+        this.builder.emit("attention_grad", [input(0), input(1), input(2), this.side(node.inputs[2]!)],
+          [this.output(node)], { heads: numbers.heads!, causal: Number(numbers.causal) });
+        break;
       case "relu":
         this.builder.emit("relu", [input(0)], [this.output(node)]);
         break;
@@ -139,7 +199,7 @@ export class Lowering {
         break;
       case "maxPool": {
         const index = this.builder.temporary(`${node.name}:index`, this.shape(node.id), "i32");
-        this.sideValues.set(node.id, index);
+        this.sideValues.set(node.id, [index]);
         this.builder.emit("maxpool", [input(0)], [this.output(node), index], { ...numbers });
         break;
       }
@@ -156,10 +216,10 @@ export class Lowering {
         this.values.set(node.id, this.builder.view(input(0), this.shape(node.id)));
         break;
       case "biasGrad": {
-        const dy = input(0);
-        const columns = dy.shape[dy.shape.length - 1]!;
-        const rows = this.builder.view(dy, [elementsOf(dy.shape) / columns, columns]);
-        this.builder.emit("bias_grad", [dy.shape.length === 2 ? dy : rows], [this.output(node)]);
+        const columns = elementsOf(this.shape(node.id));
+        const db = this.output(node);
+        this.builder.emit("bias_grad", [this.rows(input(0), columns)],
+          [db.shape.length === 1 ? db : this.builder.view(db, [columns])]);
         break;
       }
       case "conv2dInputGrad":
@@ -169,16 +229,21 @@ export class Lowering {
         this.builder.emit("conv2d_dw", [input(0), input(1)], [this.output(node)], { ...numbers });
         break;
       case "softmaxCrossEntropy": {
-        const gradient = this.builder.temporary(`${node.name}:gradient`, input(0).shape);
-        this.sideValues.set(node.id, gradient);
-        this.builder.emit("softmax_xent", [input(0), input(1)], [this.output(node), gradient]);
+        const logits = this.rows(input(0), input(0).shape.at(-1)!);
+        const gradient = this.ownsLogits(node.inputs[0]!)
+          ? this.builder.view(logits, logits.shape)
+          : this.builder.temporary(`${node.name}:gradient`, logits.shape);
+        this.sideValues.set(node.id, [gradient]);
+        this.builder.emit("softmax_xent", [logits, input(1)], [this.output(node), gradient]);
         break;
       }
-      case "softmaxCrossEntropyGrad":
-        this.values.set(node.id, this.side(node.inputs[0]!));
+      case "softmaxCrossEntropyGrad": {
+        const gradient = this.side(node.inputs[0]!), shape = this.shape(node.id);
+        this.values.set(node.id, shape.length === 2 ? gradient : this.builder.view(gradient, shape));
         break;
+      }
       case "countCorrect":
-        this.builder.emit("count_correct", [input(0), input(1)], [this.output(node)]);
+        this.builder.emit("count_correct", [this.rows(input(0), input(0).shape.at(-1)!), input(1)], [this.output(node)]);
         break;
       default:
         throw new GraphError("unsupported", "cannot be compiled here (no value was fed)", { op: node.op, node: node.name });
@@ -187,34 +252,44 @@ export class Lowering {
 
   private lowerProduct(producer: GraphNode, node: GraphNode, bias: number | undefined, relu: boolean, counted = false): void {
     if (!counted) this.count(producer);
-    const inputs = producer.inputs.map((input) => this.value(input));
+    const product = producer.op === "matmul";
+    // All dimensions but the last count a product's rows.
+    const matrix = (tensor: PlanTensor): PlanTensor => (product ? this.rows(tensor, tensor.shape.at(-1)!) : tensor);
+    const inputs = producer.inputs.map((input) => matrix(this.value(input)));
     if (bias !== undefined) inputs.push(this.value(bias));
-    const attributes: Record<string, number> = producer.op === "matmul"
+    const attributes: Record<string, number> = product
       ? { transA: Number(producer.attributes.transposeA), transB: Number(producer.attributes.transposeB) }
       : { ...(producer.attributes as Record<string, number>) };
-    this.builder.emit(producer.op === "matmul" ? "gemm" : "conv2d", inputs, [this.output(node)],
+    this.builder.emit(product ? "gemm" : "conv2d", inputs, [matrix(this.output(node))],
       { ...attributes, relu: Number(relu) });
   }
 
-  /** A bias on something else than a product: y = x, then y += ones (rows, 1) x bias (1, columns). */
-  private lowerLooseBias(node: GraphNode): void {
-    const x = this.value(node.inputs[0]!), bias = this.value(node.inputs[1]!), y = this.output(node);
-    const columns = bias.shape[0]!;
-    const rows = elementsOf(y.shape) / columns;
-    this.multiplyAdds += elementsOf(y.shape);
-    const zeros = this.builder.zeros(`${node.name}:zeros`, [rows, 1]);
-    const ones = this.builder.temporary(`${node.name}:ones`, [rows, 1]);
-    this.builder.emit("scale", [zeros], [ones], { alpha: 0, beta: 1 });
-    this.builder.emit("scale", [x], [y], { alpha: 1, beta: 0 });
-    this.builder.emit("gemm", [ones, this.builder.view(bias, [1, columns])],
-      [y.shape.length === 2 ? y : this.builder.view(y, [rows, columns])], { transA: 0, transB: 0, accumulate: 1 });
+  /** The tensor as a matrix of rows of `columns`. */
+  private rows(tensor: PlanTensor, columns: number): PlanTensor {
+    if (tensor.shape.length === 2 && tensor.shape[1] === columns) return tensor;
+    return this.builder.view(tensor, [elementsOf(tensor.shape) / columns, columns]);
   }
 
-  private side(id: number): PlanTensor {
-    const tensor = this.sideValues.get(id);
-    if (tensor === undefined) throw new Error(`node ${id} has no second result`);
-    return tensor;
+  /** Whether only the loss reads these logits, so that their gradient may take their place. */
+  private ownsLogits(id: number): boolean {
+    const { op } = this.options.graph.nodes[id]!;
+    return (op === "matmul" || op === "biasAdd") && this.readers[id] === 1 && !this.options.targets.has(id);
   }
+
+  /** Where a norm's gradient leaves the sums for gamma or beta: at their first target, else in a temporary. */
+  private normVector(norm: GraphNode, which: number, shape: number[]): PlanTensor {
+    const reader = this.options.graph.nodes.find((node) => node.op === "normVectorGrad" && this.live[node.id] &&
+      node.inputs[0] === norm.id && node.attributes.which === which);
+    const target = reader && this.options.targets.get(reader.id)?.[0];
+    return target ?? this.builder.temporary(`${norm.name}:${which === 0 ? "gamma" : "beta"}`, shape);
+  }
+
+  private sides(id: number): readonly PlanTensor[] {
+    const tensors = this.sideValues.get(id);
+    if (tensors === undefined) throw new Error(`node ${id} has no second result`);
+    return tensors;
+  }
+  private side(id: number): PlanTensor { return this.sides(id)[0]!; }
 
   private count(node: GraphNode): void {
     const cost = OPS[node.op]!.multiplyAdds;

@@ -30,8 +30,8 @@ const RULES: Readonly<Record<string, Rule>> = {
     const db = (): Tensor => tb ? product(dy, a!, true, ta) : product(a!, dy, !ta, false);
     return [wanted[0] ? da() : undefined, wanted[1] ? db() : undefined];
   },
-  biasAdd(_, adjoint, graph, wanted) {
-    return [tensor(adjoint), wanted[1] ? graph.add("biasGrad", [tensor(adjoint)]) : undefined];
+  biasAdd({ inputs: [, bias] }, adjoint, graph, wanted) {
+    return [tensor(adjoint), wanted[1] ? graph.add("biasGrad", [tensor(adjoint), bias!]) : undefined];
   },
   add: (_, adjoint) => [adjoint, adjoint],
   scale({ attributes }, adjoint) {
@@ -48,6 +48,29 @@ const RULES: Readonly<Record<string, Rule>> = {
       return [graph.add("maxPoolGrad", [masked, pooled.pool, x!], pooled.attributes)];
     }
     return [graph.add("reluGrad", [dy, output])];
+  },
+  gelu({ inputs: [x], attributes }, adjoint, graph) {
+    return [graph.add("geluGrad", [tensor(adjoint), x!], attributes)];
+  },
+  silu({ inputs: [x] }, adjoint, graph) {
+    return [graph.add("siluGrad", [tensor(adjoint), x!])];
+  },
+  layerNorm({ inputs: [x, gamma, beta], output }, adjoint, graph) {
+    const dx = graph.add("layerNormGrad", [tensor(adjoint), x!, gamma!, output]);
+    return [dx, graph.add("normVectorGrad", [dx, gamma!], { which: 0 }), graph.add("normVectorGrad", [dx, beta!], { which: 1 })];
+  },
+  rmsNorm({ inputs: [x, gamma], output }, adjoint, graph) {
+    const dx = graph.add("rmsNormGrad", [tensor(adjoint), x!, gamma!, output]);
+    return [dx, graph.add("normVectorGrad", [dx, gamma!], { which: 0 })];
+  },
+  softmax({ output }, adjoint, graph) {
+    return [graph.add("softmaxGrad", [tensor(adjoint), output])];
+  },
+  embedding({ inputs: [table, ids] }, adjoint, graph) {
+    return [graph.add("embeddingGrad", [tensor(adjoint), ids!, table!]), undefined];
+  },
+  attention({ inputs: [qkv], output, attributes }, adjoint, graph) {
+    return [graph.add("attentionGrad", [tensor(adjoint), qkv!, output], attributes)];
   },
   conv2d({ inputs: [x, w], attributes }, adjoint, graph, wanted) {
     const dy = tensor(adjoint);

@@ -170,12 +170,12 @@ export class Tensor {
   toFloat(scale = 1 / 255, shift = 0): Tensor {
     return this.graph.add("toFloat", [this], { scale: Math.fround(scale), shift: Math.fround(shift) });
   }
-  /** (m, k) x (k, n). */
+  /** (..., k) x (k, n). */
   matmul(other: Tensor, options: { transposeA?: boolean; transposeB?: boolean } = {}): Tensor {
     const { transposeA = false, transposeB = false } = options;
     return this.graph.add("matmul", [this, other], { transposeA, transposeB });
   }
-  /** Adds a vector over the last dimension. */
+  /** Adds a vector over the last dimension, or a tensor over the last dimensions. */
   biasAdd(bias: Tensor): Tensor { return this.graph.add("biasAdd", [this, bias]); }
   add(other: Tensor): Tensor { return this.graph.add("add", [this, other]); }
   /** alpha * x + beta. */
@@ -183,6 +183,21 @@ export class Tensor {
     return this.graph.add("scale", [this], { alpha: Math.fround(alpha), beta: Math.fround(beta) });
   }
   relu(): Tensor { return this.graph.add("relu", [this]); }
+  /** The tanh form is GPT-2's. */
+  gelu(form: "erf" | "tanh" = "erf"): Tensor { return this.graph.add("gelu", [this], { tanh: form === "tanh" }); }
+  silu(): Tensor { return this.graph.add("silu", [this]); }
+  softmax(): Tensor { return this.graph.add("softmax", [this]); }
+  /** Over the last dimension, to mean beta and deviation gamma. */
+  layerNorm(gamma: Tensor, beta: Tensor, epsilon = 1e-5): Tensor {
+    return this.graph.add("layerNorm", [this, gamma, beta], { epsilon });
+  }
+  rmsNorm(gamma: Tensor, epsilon = 1e-5): Tensor { return this.graph.add("rmsNorm", [this, gamma], { epsilon }); }
+  /** This (vocabulary, width) table's rows by id. */
+  embed(ids: Tensor): Tensor { return this.graph.add("embedding", [this, ids]); }
+  /** This is (batch, length, 3 width): queries, keys, values, each head by head. */
+  attention(heads: number, options: { causal?: boolean } = {}): Tensor {
+    return this.graph.add("attention", [this], { heads, causal: options.causal ?? true });
+  }
   /** x (N, H, W, C) with a kernel (KH, KW, C, OC). */
   conv2d(weight: Tensor, options: { stride?: number; padding?: number } = {}): Tensor {
     const { stride = 1, padding = 0 } = options;

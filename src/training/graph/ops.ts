@@ -85,6 +85,30 @@ function windows(size: number, kernel: number, stride: number, pad: number, what
   return count;
 }
 
+const leading = (shape: Shape): Shape => shape.slice(0, -1);
+const lastOf = (shape: Shape): number => shape[shape.length - 1]!;
+
+/** Where an epsilon keeps a division finite. */
+const positive = (value: unknown, op: string, key: string): number => {
+  const number = finite(value, op, key);
+  return number > 0 && number <= 1 ? number : attributeError(op, `"${key}" must be above 0 and at most 1, got ${number}`);
+};
+
+/** x (..., columns) with one vector of `columns` for each name. */
+const normalized = (...vectors: string[]) => (inputs: readonly TensorType[], _: Attributes, fail: Fail): TensorType => {
+  const x = inputs[0]!;
+  requireType(x, "f32", "x", fail);
+  if (x.shape.length < 2) fail(`x must have rows, got ${formatShape(x.shape)}`);
+  vectors.forEach((what, i) => {
+    const vector = inputs[i + 1]!;
+    requireType(vector, "f32", what, fail);
+    if (!same(vector.shape, [lastOf(x.shape)])) {
+      fail(`${what} must be ${formatShape([lastOf(x.shape)])} for x ${formatShape(x.shape)}, got ${formatShape(vector.shape)}`);
+    }
+  });
+  return { shape: x.shape, dtype: "f32" };
+};
+
 const elementwise = (inputs: readonly TensorType[], _: Attributes, fail: Fail): TensorType => {
   inputs.forEach((input, i) => requireType(input, "f32", `input ${i}`, fail));
   for (const input of inputs) {
@@ -110,10 +134,10 @@ function pool(inputs: readonly TensorType[], attributes: Attributes, fail: Fail)
 function logitsAndLabels(inputs: readonly TensorType[], _: Attributes, fail: Fail): TensorType {
   const [logits, labels] = inputs as readonly [TensorType, TensorType];
   requireType(logits, "f32", "logits", fail);
-  requireRank(logits, 2, "logits", fail);
+  if (logits.shape.length < 2) fail(`logits must have rows of classes, got ${formatShape(logits.shape)}`);
   requireType(labels, "i32", "labels", fail);
-  if (labels.shape.length !== 1 || labels.shape[0] !== logits.shape[0]) {
-    fail(`labels must be ${formatShape([logits.shape[0]!])} for logits ${formatShape(logits.shape)}, ` +
+  if (!same(labels.shape, leading(logits.shape))) {
+    fail(`labels must be ${formatShape(leading(logits.shape))} for logits ${formatShape(logits.shape)}, ` +
       `got ${formatShape(labels.shape)}`);
   }
   return { shape: [], dtype: "f32" };
@@ -121,6 +145,11 @@ function logitsAndLabels(inputs: readonly TensorType[], _: Attributes, fail: Fai
 
 const convolutionCost = (output: TensorType, w: Shape): number =>
   elementsOf(output.shape) * w[0]! * w[1]! * w[2]!;
+
+/** What the native kernels hold in registers and shared memory: TESRA_HEAD_SIZE_MAX. */
+export const HEAD_SIZE_MAX = 128;
+/** Keys that a query meets, on average. */
+const attended = (length: number, causal: boolean): number => (causal ? (length + 1) / 2 : length);
 
 const gradientLike = (inputs: readonly TensorType[], position: number): TensorType =>
   ({ shape: inputs[position]!.shape, dtype: "f32" });
@@ -150,24 +179,32 @@ export const OPS: Readonly<Record<string, OpDefinition>> = {
       return { shape: x!.shape, dtype: "f32" };
     },
   },
+  /**
+   * All dimensions of `a` but the last count its rows: (..., k) x (k, n) is (..., n). Transposed, `a`
+   * gives (..., m) x (..., n) = (m, n), the sum over all rows.
+   */
   matmul: {
     inputs: 2,
     attributes: { transposeA: flag, transposeB: flag },
     infer: ([a, b], attributes, fail) => {
-      for (const [x, what] of [[a!, "a"], [b!, "b"]] as const) {
-        requireType(x, "f32", what, fail);
-        requireRank(x, 2, what, fail);
-      }
-      const [m, k] = attributes.transposeA ? [a!.shape[1]!, a!.shape[0]!] : [a!.shape[0]!, a!.shape[1]!];
-      const [k2, n] = attributes.transposeB ? [b!.shape[1]!, b!.shape[0]!] : [b!.shape[0]!, b!.shape[1]!];
-      if (k !== k2) {
-        fail(`inner sizes differ: ${formatShape(a!.shape)}${attributes.transposeA ? " transposed" : ""} x ` +
-          `${formatShape(b!.shape)}${attributes.transposeB ? " transposed" : ""}`);
+      const { transposeA, transposeB } = attributes as { transposeA: boolean; transposeB: boolean };
+      requireType(a!, "f32", "a", fail);
+      requireType(b!, "f32", "b", fail);
+      if (a!.shape.length < 2) fail(`a must have rank 2 or more, got ${formatShape(a!.shape)}`);
+      if (!transposeA || transposeB) requireRank(b!, 2, "b", fail);
+      const rows = transposeA ? [lastOf(a!.shape)] : leading(a!.shape);
+      const inner = transposeA ? leading(a!.shape) : [lastOf(a!.shape)];
+      const inner2 = transposeB ? [b!.shape[1]!] : b!.shape.length < 2 ? [] : transposeA ? leading(b!.shape) : [b!.shape[0]!];
+      const n = transposeB ? b!.shape[0]! : lastOf(b!.shape);
+      if (!same(inner, inner2)) {
+        fail(`inner sizes differ: ${formatShape(a!.shape)}${transposeA ? " transposed" : ""} x ` +
+          `${formatShape(b!.shape)}${transposeB ? " transposed" : ""}`);
       }
       if (n === BATCH) fail("the batch must stay the first dimension of the product");
-      return { shape: [m, n], dtype: "f32" };
+      return { shape: [...rows, n], dtype: "f32" };
     },
-    multiplyAdds: ([a], output) => elementsOf(output.shape) * (elementsOf(a!.shape) / output.shape[0]!),
+    multiplyAdds: ([a], output, { transposeA }) => elementsOf(output.shape) *
+      (transposeA ? elementsOf(a!.shape) / lastOf(a!.shape) : lastOf(a!.shape)),
   },
   biasAdd: {
     inputs: 2,
@@ -175,8 +212,9 @@ export const OPS: Readonly<Record<string, OpDefinition>> = {
     infer: ([x, b], _, fail) => {
       requireType(x!, "f32", "x", fail);
       requireType(b!, "f32", "bias", fail);
-      if (x!.shape.length < 2 || b!.shape.length !== 1 || b!.shape[0] !== x!.shape[x!.shape.length - 1]) {
-        fail(`a bias of ${formatShape(b!.shape)} does not match the last size of ${formatShape(x!.shape)}`);
+      const rank = b!.shape.length;
+      if (rank < 1 || x!.shape.length <= rank || !same(b!.shape, x!.shape.slice(-rank))) {
+        fail(`a bias of ${formatShape(b!.shape)} does not match the last sizes of ${formatShape(x!.shape)}`);
       }
       return { shape: x!.shape, dtype: "f32" };
     },
@@ -184,6 +222,43 @@ export const OPS: Readonly<Record<string, OpDefinition>> = {
   add: { inputs: 2, attributes: {}, infer: elementwise },
   scale: { inputs: 1, attributes: { alpha: finite, beta: finite }, infer: elementwise },
   relu: { inputs: 1, attributes: {}, infer: elementwise },
+  /** Hendrycks and Gimpel 2016; `tanh` chooses their approximation, which GPT-2 uses. */
+  gelu: { inputs: 1, attributes: { tanh: flag }, infer: elementwise },
+  silu: { inputs: 1, attributes: {}, infer: elementwise },
+  /** (x, gamma, beta) over the last dimension; Ba et al. 2016. */
+  layerNorm: { inputs: 3, attributes: { epsilon: positive }, infer: normalized("gamma", "beta") },
+  /** (x, gamma) over the last dimension; Zhang and Sennrich 2019. */
+  rmsNorm: { inputs: 2, attributes: { epsilon: positive }, infer: normalized("gamma") },
+  softmax: { inputs: 1, attributes: {}, infer: normalized() },
+  /** (table (vocabulary, width), ids of any shape): the rows of the table by id. */
+  embedding: {
+    inputs: 2,
+    attributes: {},
+    infer: ([table, ids], _, fail) => {
+      requireType(table!, "f32", "the table", fail);
+      requireRank(table!, 2, "the table", fail);
+      requireType(ids!, "i32", "ids", fail);
+      if (ids!.shape.length < 1 || ids!.shape.length >= RANK_MAX) fail(`ids have ${ids!.shape.length} dimensions`);
+      return { shape: [...ids!.shape, table!.shape[1]!], dtype: "f32" };
+    },
+  },
+  /** qkv (batch, length, 3 width), queries, keys and values one after another -> (batch, length, width). */
+  attention: {
+    inputs: 1,
+    attributes: { heads: integer(1, 65_536), causal: flag },
+    infer: ([qkv], attributes, fail) => {
+      requireType(qkv!, "f32", "qkv", fail);
+      requireRank(qkv!, 3, "qkv", fail);
+      const [batch, length, columns] = qkv!.shape as [number, number, number];
+      const size = columns / (3 * (attributes.heads as number));
+      if (!Number.isInteger(size) || size > HEAD_SIZE_MAX) {
+        fail(`${String(attributes.heads)} heads need qkv of 3 x heads x size columns, size at most ${HEAD_SIZE_MAX}, ` +
+          `got ${formatShape(qkv!.shape)}`);
+      }
+      return { shape: [batch, length, columns / 3], dtype: "f32" };
+    },
+    multiplyAdds: ([qkv], output, { causal }) => elementsOf(output.shape) * attended(qkv!.shape[1]!, causal as boolean) * 2,
+  },
   conv2d: {
     inputs: 2,
     attributes: STRIDES,
@@ -227,9 +302,28 @@ export const OPS: Readonly<Record<string, OpDefinition>> = {
   countCorrect: { inputs: 2, attributes: {}, infer: logitsAndLabels },
 
   // Derived by autodiff.
-  biasGrad: {
-    inputs: 1, derived: true, attributes: {},
-    infer: ([dy]) => ({ shape: [dy!.shape[dy!.shape.length - 1]!], dtype: "f32" }),
+  /** (dY, bias): the sum over all that the bias was added to. */
+  biasGrad: { inputs: 2, derived: true, shapeOnly: 1, attributes: {}, infer: (inputs) => gradientLike(inputs, 1) },
+  /** (dY, X). */
+  geluGrad: { inputs: 2, derived: true, attributes: { tanh: flag }, infer: elementwise },
+  siluGrad: { inputs: 2, derived: true, attributes: {}, infer: elementwise },
+  /** (dY, X, gamma, the forward node): dX; the sums for gamma and beta are read from it by normVectorGrad. */
+  layerNormGrad: { inputs: 4, derived: true, shapeOnly: 3, attributes: {}, infer: (inputs) => gradientLike(inputs, 1) },
+  rmsNormGrad: { inputs: 4, derived: true, shapeOnly: 3, attributes: {}, infer: (inputs) => gradientLike(inputs, 1) },
+  /** (a norm's gradient node, gamma or beta): the gradient of gamma (which = 0) or beta (1). */
+  normVectorGrad: {
+    inputs: 2, derived: true, shapeOnly: 1, attributes: { which: integer(0, 1) },
+    infer: (inputs) => gradientLike(inputs, 1),
+  },
+  /** (dY, Y). */
+  softmaxGrad: { inputs: 2, derived: true, attributes: {}, infer: elementwise },
+  /** (dY, ids, the table): each row's gradient added to its id's. */
+  embeddingGrad: { inputs: 3, derived: true, shapeOnly: 2, attributes: {}, infer: (inputs) => gradientLike(inputs, 2) },
+  /** (dY, qkv, the forward node). */
+  attentionGrad: {
+    inputs: 3, derived: true, attributes: { heads: integer(1, 65_536), causal: flag },
+    infer: (inputs) => gradientLike(inputs, 1),
+    multiplyAdds: ([dy], _, { causal }) => elementsOf(dy!.shape) * attended(dy!.shape[1]!, causal as boolean) * 5,
   },
   /** (dY, Y): dY where Y > 0. */
   reluGrad: { inputs: 2, derived: true, attributes: {}, infer: elementwise },
