@@ -18,7 +18,7 @@ constexpr int U = 8;
 using vec = __m256;
 using ivec = __m256i;
 using uvec = __m256i;
-constexpr int kTileRows = 4, kTileVectors = 2;  // of attention's products
+constexpr int kTileVectors = 2;  // of attention's products: 6 x 2 sums, 2 operands
 
 inline __m256i mask_of(int n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
@@ -76,6 +76,14 @@ inline vec vexp(vec x) {
                        _mm256_cmp_ps(x, vset(TESRA_EXP_HI), _CMP_GT_OQ));
   return _mm256_blendv_ps(p, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q));
 }
+inline vec vreciprocal(vec x) { return _mm256_div_ps(vset(1.0f), x); }
+// Folds 8, 4, 2, 1 as TESRA_LANES has it.
+inline float vfold(const vec (&lanes)[2]) {
+  const __m256 a = _mm256_add_ps(lanes[0], lanes[1]);
+  __m128 b = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
+  b = _mm_add_ps(b, _mm_movehl_ps(b, b));
+  return _mm_cvtss_f32(_mm_add_ss(b, _mm_movehdup_ps(b)));
+}
 inline vec vfirst(vec x, int n) {
   return n == W ? x : _mm256_and_ps(_mm256_castsi256_ps(mask_of(n)), x);
 }
@@ -84,6 +92,7 @@ inline vec vkeep_first(vec x, vec y, int n) {
   return _mm256_blendv_ps(y, x, _mm256_castsi256_ps(mask_of(n)));
 }
 inline vec vmax(vec x, vec best) { return _mm256_max_ps(x, best); }  // best where x is NaN
+inline vec vmin(vec a, vec x) { return _mm256_min_ps(a, x); }        // x where it is NaN
 inline float vmaximum(vec x) {
   __m128 m = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
   m = _mm_max_ps(m, _mm_movehl_ps(m, m));

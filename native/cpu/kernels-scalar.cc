@@ -12,7 +12,7 @@ constexpr int U = 1;
 using vec = float;
 using ivec = int32_t;
 using uvec = uint32_t;
-constexpr int kTileRows = 4, kTileVectors = 4;  // of attention's products
+constexpr int kTileVectors = 2;  // of attention's products: 6 x 2 sums
 
 inline vec vzero() { return 0.0f; }
 inline vec vset(float x) { return x; }
@@ -31,9 +31,19 @@ inline vec vrelu(vec x) { return tesra_relu(x); }
 inline vec vkeep_positive(vec y, vec x) { return y > 0.0f ? x : 0.0f; }
 inline vec vflush(vec x) { return std::fabs(x) < TESRA_FLOAT_TINY ? 0.0f : x; }
 inline vec vexp(vec x) { return tesra_exp(x); }
+inline vec vreciprocal(vec x) { return 1.0f / x; }
+// Folds 8, 4, 2, 1 as TESRA_LANES has it.
+inline float vfold(const vec (&lanes)[TESRA_LANES]) {
+  float s[TESRA_LANES];
+  std::memcpy(s, lanes, sizeof s);
+  for (int step = TESRA_LANES / 2; step > 0; step /= 2)
+    for (int l = 0; l < step; ++l) s[l] = s[l] + s[l + step];
+  return s[0];
+}
 inline vec vfirst(vec x, int) { return x; }
 inline vec vkeep_first(vec x, vec, int) { return x; }
 inline vec vmax(vec x, vec best) { return x > best ? x : best; }
+inline vec vmin(vec a, vec x) { return a < x ? a : x; }
 inline float vmaximum(vec x) { return x; }
 inline vec vabs(vec x) { return std::fabs(x); }
 inline vec vnegate(vec x) { return -x; }

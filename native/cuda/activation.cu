@@ -16,13 +16,22 @@ __device__ __forceinline__ float apply(float x, float y, float alpha, float beta
   if constexpr (kKind == TESRA_OP_RELU) return tesra_relu(x);
   if constexpr (kKind == TESRA_OP_RELU_GRAD) return y > 0.0f ? x : 0.0f;
   if constexpr (kKind == TESRA_OP_ADD) return __fadd_rn(x, y);
+  if constexpr (kKind == TESRA_OP_GELU) return tesra_gelu(x);
+  if constexpr (kKind == TESRA_OP_GELU_GRAD) return __fmul_rn(x, tesra_gelu_derivative(y));
+  if constexpr (kKind == TESRA_OP_GELU_TANH) return tesra_gelu_tanh(x);
+  if constexpr (kKind == TESRA_OP_GELU_TANH_GRAD)
+    return __fmul_rn(x, tesra_gelu_tanh_derivative(y));
+  if constexpr (kKind == TESRA_OP_SILU) return tesra_silu(x);
+  if constexpr (kKind == TESRA_OP_SILU_GRAD) return __fmul_rn(x, tesra_silu_derivative(y));
   return __fmaf_rn(alpha, x, beta);
 }
 
 template <int kKind, int kWidth>
 __global__ void map(const float* x, const float* y, float* out, int64_t packs, float alpha,
                     float beta) {
-  constexpr bool kBinary = kKind == TESRA_OP_RELU_GRAD || kKind == TESRA_OP_ADD;
+  constexpr bool kBinary = kKind == TESRA_OP_RELU_GRAD || kKind == TESRA_OP_ADD ||
+                           kKind == TESRA_OP_GELU_GRAD || kKind == TESRA_OP_GELU_TANH_GRAD ||
+                           kKind == TESRA_OP_SILU_GRAD;
   forEachPack(packs, [&](int64_t i) {
     Pack<kWidth> a = loadPack<kWidth>(x, i), b{};
     if (kBinary) b = loadPack<kWidth>(y, i);
@@ -70,6 +79,12 @@ cudaError_t launchMap(const Launch& launch, int32_t kind, const tesra_map& op) {
     case TESRA_OP_RELU: return launchKind<TESRA_OP_RELU>(launch, op);
     case TESRA_OP_RELU_GRAD: return launchKind<TESRA_OP_RELU_GRAD>(launch, op);
     case TESRA_OP_ADD: return launchKind<TESRA_OP_ADD>(launch, op);
+    case TESRA_OP_GELU: return launchKind<TESRA_OP_GELU>(launch, op);
+    case TESRA_OP_GELU_GRAD: return launchKind<TESRA_OP_GELU_GRAD>(launch, op);
+    case TESRA_OP_GELU_TANH: return launchKind<TESRA_OP_GELU_TANH>(launch, op);
+    case TESRA_OP_GELU_TANH_GRAD: return launchKind<TESRA_OP_GELU_TANH_GRAD>(launch, op);
+    case TESRA_OP_SILU: return launchKind<TESRA_OP_SILU>(launch, op);
+    case TESRA_OP_SILU_GRAD: return launchKind<TESRA_OP_SILU_GRAD>(launch, op);
     default: return launchKind<TESRA_OP_SCALE>(launch, op);
   }
 }

@@ -15,6 +15,9 @@ size_t scratchBytes(const tesra_op& op, int multiprocessors) {
     case TESRA_OP_AVGPOOL:
     case TESRA_OP_AVGPOOL_GRAD: return poolScratch(op.kind);
     case TESRA_OP_SOFTMAX_XENT: return softmaxXentScratch(op.u.softmax_xent);
+    case TESRA_OP_LAYER_NORM_GRAD:
+    case TESRA_OP_RMS_NORM_GRAD: return normGradScratch(op.u.norm_grad);
+    case TESRA_OP_ATTENTION_GRAD: return attentionGradScratch(op.u.attention_grad);
     case TESRA_OP_ADAM: return adamScratch(op.u.adam);
     default: return 0;
   }
@@ -27,7 +30,24 @@ cudaError_t launchOp(const Launch& launch, const tesra_op& op) {
     case TESRA_OP_RELU:
     case TESRA_OP_RELU_GRAD:
     case TESRA_OP_ADD:
-    case TESRA_OP_SCALE: return launchMap(launch, op.kind, op.u.map);
+    case TESRA_OP_SCALE:
+    case TESRA_OP_GELU:
+    case TESRA_OP_GELU_GRAD:
+    case TESRA_OP_GELU_TANH:
+    case TESRA_OP_GELU_TANH_GRAD:
+    case TESRA_OP_SILU:
+    case TESRA_OP_SILU_GRAD: return launchMap(launch, op.kind, op.u.map);
+    case TESRA_OP_BIAS_ADD: return launchBiasAdd(launch, op.u.bias_add);
+    case TESRA_OP_LAYER_NORM:
+    case TESRA_OP_RMS_NORM: return launchNorm(launch, op.u.norm);
+    case TESRA_OP_LAYER_NORM_GRAD:
+    case TESRA_OP_RMS_NORM_GRAD: return launchNormGrad(launch, op.u.norm_grad);
+    case TESRA_OP_SOFTMAX:
+    case TESRA_OP_SOFTMAX_GRAD: return launchSoftmax(launch, op.kind, op.u.softmax);
+    case TESRA_OP_EMBEDDING: return launchEmbedding(launch, op.u.embedding);
+    case TESRA_OP_EMBEDDING_GRAD: return launchEmbeddingGrad(launch, op.u.embedding_grad);
+    case TESRA_OP_ATTENTION: return launchAttention(launch, op.u.attention);
+    case TESRA_OP_ATTENTION_GRAD: return launchAttentionGrad(launch, op.u.attention_grad);
     case TESRA_OP_U8_TO_F32: return launchU8ToF32(launch, op.u.u8_to_f32);
     case TESRA_OP_FINITE: return launchFinite(launch, op.u.finite);
     case TESRA_OP_CONV2D:

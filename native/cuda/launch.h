@@ -35,6 +35,19 @@ cudaError_t launchMap(const Launch& launch, int32_t kind, const tesra_map& op);
 cudaError_t launchU8ToF32(const Launch& launch, const tesra_u8_to_f32& op);
 cudaError_t launchFinite(const Launch& launch, const tesra_finite& op);
 
+cudaError_t launchNorm(const Launch& launch, const tesra_norm& op);
+size_t normGradScratch(const tesra_norm_grad& op);
+cudaError_t launchNormGrad(const Launch& launch, const tesra_norm_grad& op);
+cudaError_t launchSoftmax(const Launch& launch, int32_t kind, const tesra_softmax& op);
+
+cudaError_t launchBiasAdd(const Launch& launch, const tesra_bias_add& op);
+cudaError_t launchEmbedding(const Launch& launch, const tesra_embedding& op);
+cudaError_t launchEmbeddingGrad(const Launch& launch, const tesra_embedding_grad& op);
+
+cudaError_t launchAttention(const Launch& launch, const tesra_attention& op);
+size_t attentionGradScratch(const tesra_attention_grad& op);
+cudaError_t launchAttentionGrad(const Launch& launch, const tesra_attention_grad& op);
+
 size_t softmaxXentScratch(const tesra_softmax_xent& op);
 cudaError_t launchSoftmaxXent(const Launch& launch, const tesra_softmax_xent& op);
 cudaError_t launchCountCorrect(const Launch& launch, const tesra_count_correct& op);

@@ -1,8 +1,8 @@
 // Owns fused softmax cross-entropy (loss and gradient) and the count of right answers.
-// Invariant: loss.h; a row is summed by 16 lanes and folded 8, 4, 2, 1 (an exclusive-or exchange
-// adds the same pairs, and floating-point addition commutes).
+// Invariant: loss.h; a row is summed by the 16 lanes of half a warp.
 #include "../kernels/loss.h"
 
+#include "lanes.h"
 #include "launch.h"
 
 namespace tesra::cuda {
@@ -11,15 +11,6 @@ namespace {
 constexpr int kThreads = 128;
 constexpr int kRowsPerBlock = kThreads / TESRA_LANES;
 constexpr int kFlatThreads = 1024;
-static_assert(TESRA_LANES == 16, "half a warp a row");
-
-__device__ __forceinline__ float foldLanes(float x) {
-  TESRA_UNROLL
-  for (int apart = TESRA_LANES / 2; apart > 0; apart /= 2)
-    x = __fadd_rn(x, __shfl_xor_sync(0xffffffffu, x, apart));
-  return x;
-}
-
 struct Best {
   float value;
   int index;
@@ -52,7 +43,8 @@ __global__ void softmaxRows(tesra_softmax_xent o, float* rowLoss) {
   const float* const x = o.logits + static_cast<int64_t>(row) * o.classes;
   const int label = o.labels[row];
   const bool known = label >= 0 && label < o.classes;
-  const float mx = bestOf(x, o.classes, lane).value;
+  const float mx = maximumOf(x, o.classes, lane);
+  const float chosen = known ? x[label] : 0.0f;  // before dlogits, which may be logits, is written
   float sum = 0.0f;
   for (int c = lane; c < o.classes; c += TESRA_LANES)
     sum = __fadd_rn(sum, tesra_exp(__fsub_rn(x[c], mx)));
@@ -60,7 +52,7 @@ __global__ void softmaxRows(tesra_softmax_xent o, float* rowLoss) {
   if (at >= o.rows) return;
   if (lane == 0)
     rowLoss[row] =
-        known ? __fadd_rn(__fsub_rn(mx, x[label]), tesra_log(sum)) : tesra_bits_float(0x7fc00000u);
+        known ? __fadd_rn(__fsub_rn(mx, chosen), tesra_log(sum)) : tesra_bits_float(0x7fc00000u);
   if (!o.dlogits) return;
   const float scale = __fdiv_rn(1.0f, static_cast<float>(o.rows));
   float* const d = o.dlogits + static_cast<int64_t>(row) * o.classes;

@@ -1,7 +1,8 @@
 // Owns: the float functions of activations: the integral of the normal density, GELU in its two
 // forms, SiLU, and their derivatives. Same invariant as exact-math.h, on which they are built.
-// NaN gives NaN, and so does -inf (0 * inf, as in the formulas). Derivatives are finite at every
-// number: beyond +-TESRA_GELU_FLAT (TESRA_SILU_FLAT) they are exactly 0 or 1.
+// NaN gives NaN. Below -TESRA_GELU_FLAT (-TESRA_SILU_FLAT) the values, which are 0 to every digit, are
+// those at that bound, below 1e-32 in size; so nothing is ever 0 * inf, and derivatives are finite at
+// every number and at both infinities.
 #pragma once
 #include "exact-math.h"
 
@@ -18,24 +19,27 @@
 #define TESRA_PHI_P1 0.122430496f
 #define TESRA_PHI_P0 0.121642001f
 #define TESRA_NORMAL_PEAK 0.398942280f /* 1 / sqrt(2 pi) */
-// tanh form (Hendrycks and Gimpel 2016): 0.5 x (1 + tanh(u)) = x / (1 + e^(-2u)),
+// tanh form (Hendrycks and Gimpel 2016): 0.5 x (1 + tanh(u)) = x sigmoid(2u),
 // 2u = x (K0 + K1 x^2), K0 = 2 sqrt(2/pi), K1 = 0.044715 K0.
 #define TESRA_GELU_K0 1.59576912f
 #define TESRA_GELU_K1 0.0713548163f
 #define TESRA_GELU_3K1 0.214064449f
 #define TESRA_GELU_FLAT 16.0f
 #define TESRA_SILU_FLAT 128.0f
+#define TESRA_SIGMOID_FLAT 80.0f /* 1 / (1 + e^80) is still a normal number, as Newton steps need */
 
-// NaN stays NaN where it is used: the callers' other factor carries it.
+// Bounds keep NaN.
+TESRA_HD float tesra_at_least(float x, float bound) { return bound > x ? bound : x; }
+TESRA_HD float tesra_at_most(float x, float bound) { return bound < x ? bound : x; }
 TESRA_HD float tesra_clamp(float x, float bound) {
-  return x > bound ? bound : x < -bound ? -bound : x;
+  return tesra_at_least(tesra_at_most(x, bound), -bound);
 }
 
 // e = e^(-x^2/2) and the integral of the normal density up to x.
 TESRA_HD float tesra_phi(float x, float* e) {
   const float a = fabsf(x);
   *e = tesra_exp((-0.5f * a) * a);
-  const float t = 1.0f / tesra_fma(TESRA_PHI_C, a, 1.0f);
+  const float t = 1.0f / tesra_fma(TESRA_PHI_C, tesra_at_most(a, TESRA_GELU_FLAT), 1.0f);
   float p = TESRA_PHI_P7;
   p = tesra_fma(p, t, TESRA_PHI_P6);
   p = tesra_fma(p, t, TESRA_PHI_P5);
@@ -50,7 +54,7 @@ TESRA_HD float tesra_phi(float x, float* e) {
 
 TESRA_HD float tesra_gelu(float x) {
   float e;
-  return x * tesra_phi(x, &e);
+  return tesra_at_least(x, -TESRA_GELU_FLAT) * tesra_phi(x, &e);
 }
 TESRA_HD float tesra_gelu_derivative(float x) {
   float e;
@@ -58,20 +62,27 @@ TESRA_HD float tesra_gelu_derivative(float x) {
   return tesra_fma(tesra_clamp(x, TESRA_GELU_FLAT) * TESRA_NORMAL_PEAK, e, phi);
 }
 
+TESRA_HD float tesra_sigmoid(float z) {
+  return 1.0f / (1.0f + tesra_exp(tesra_at_most(-z, TESRA_SIGMOID_FLAT)));
+}
+
 TESRA_HD float tesra_gelu_tanh(float x) {
-  const float w = tesra_fma(x * x, TESRA_GELU_K1, TESRA_GELU_K0);
-  return x / (1.0f + tesra_exp(-(x * w)));
+  const float c = tesra_at_least(x, -TESRA_GELU_FLAT);
+  const float w = tesra_fma(c * c, TESRA_GELU_K1, TESRA_GELU_K0);
+  return c * tesra_sigmoid(c * w);
 }
 TESRA_HD float tesra_gelu_tanh_derivative(float x) {
   const float c = tesra_clamp(x, TESRA_GELU_FLAT), c2 = c * c;
-  const float w = tesra_fma(c2, TESRA_GELU_K1, TESRA_GELU_K0);
-  const float s = 1.0f / (1.0f + tesra_exp(-(x * w)));
+  const float s = tesra_sigmoid(c * tesra_fma(c2, TESRA_GELU_K1, TESRA_GELU_K0));
   const float slope = c * tesra_fma(c2, TESRA_GELU_3K1, TESRA_GELU_K0);
   return tesra_fma(s * (1.0f - s), slope, s);
 }
 
-TESRA_HD float tesra_silu(float x) { return x / (1.0f + tesra_exp(-x)); }
+TESRA_HD float tesra_silu(float x) {
+  const float c = tesra_at_least(x, -TESRA_SILU_FLAT);
+  return c * tesra_sigmoid(c);
+}
 TESRA_HD float tesra_silu_derivative(float x) {
-  const float s = 1.0f / (1.0f + tesra_exp(-x));
-  return tesra_fma(s * (1.0f - s), tesra_clamp(x, TESRA_SILU_FLAT), s);
+  const float c = tesra_clamp(x, TESRA_SILU_FLAT), s = tesra_sigmoid(c);
+  return tesra_fma(s * (1.0f - s), c, s);
 }

@@ -84,12 +84,13 @@ describe.each(Object.keys(ACTIVATIONS))("%s", (name) => {
       const [y] = everywhere(op, [operand(x, n)], [[n]]);
       const [dx] = everywhere(grad, [operand(dy, n), operand(x, n)], [[n]], {}, { 0: 0 });
       if (n < 15) continue;
-      expect([y![0], y![1], y![2], y![3], y![4]]).toEqual([0, -0, NaN, Infinity, NaN]);
+      expect([y![0], y![1], y![2], y![3]]).toEqual([0, -0, NaN, Infinity]);
+      expect(Math.abs(y![4]!)).toBeLessThan(1e-32);
       expect(Math.abs(y![5]! - 5e-42)).toBeLessThan(2e-42); // denormals are numbers like others
       expect(dx![2]).toBeNaN();
       hostile.forEach((v, i) => { if (!Number.isNaN(v)) expect(Number.isFinite(dx![i]!), String(v)).toBe(true); });
       expect(dx![7]).toBe(dy[7]);
-      expect(dx![8]).toBe(0 * dy[8]!);
+      expect(Math.abs(dx![8]!)).toBeLessThan(1e-30);
     }
   });
 });

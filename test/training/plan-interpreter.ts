@@ -68,6 +68,12 @@ export class PlanInterpreter {
     }
   }
 
+  bias_add([x, bias]: View[], [y]: View[]): void {
+    equal(y!.shape, x!.shape, "bias_add");
+    equal(bias!.shape, x!.shape.slice(-bias!.shape.length), "bias_add");
+    for (let i = 0; i < y!.data.length; i++) y!.data[i] = x!.data[i]! + bias!.data[i % bias!.data.length]!;
+  }
+
   relu([x]: View[], [y]: View[]): void {
     equal(x!.shape, y!.shape, "relu");
     x!.data.forEach((value, i) => { y!.data[i] = Math.max(0, value); });

@@ -13,6 +13,7 @@
 
 #include "../../cpu/cn2/cn2.h"
 #include "check-tools.h"
+#include "transformer-check.h"
 
 namespace {
 
@@ -444,6 +445,8 @@ int main(int count, char** arguments) {
     checkGemms(12);
     for (int i = 0; i < 2; i++)
       checkConv(), checkPool(), checkOptimizers(), checkLoss(), checkBlake3();
+    checkActivations(), checkNorm(true), checkNorm(false), checkSoftmax(), checkEmbedding();
+    for (int i = 0; i < 2; i++) checkAttention();
     checkBiasGrad(), checkMaps(), checkChainedPlan(), checkInt8Gemm();
     checkScan(64 * pick(1, 3), 64 * pick(1, 5), 128 * pick(1, 3));
     if (round == 0)

@@ -28,6 +28,10 @@ export class Lowering {
   private readonly sideValues = new Map<number, readonly PlanTensor[]>();
   private readonly fusions = new Map<number, Fusion>();
   private readonly absorbed = new Set<number>();
+  /** A sum of a product and an embedding's gradient -> that gradient, which is added into the product. */
+  private readonly accumulations = new Map<number, GraphNode>();
+  /** A node whose value becomes another's in place -> that other one, whose target it takes. */
+  private readonly inPlaceOf = new Map<number, number>();
   private readonly live: boolean[];
   private readonly readers: number[];
   multiplyAdds = 0;
@@ -48,6 +52,7 @@ export class Lowering {
       });
     }
     this.findFusions(readers);
+    this.findAccumulations(readers);
   }
 
   run(): void {
@@ -90,9 +95,24 @@ export class Lowering {
     }
   }
 
+  /** A table that embeds and also projects (tied weights) gets its two gradients in one place. */
+  private findAccumulations(readers: number[]): void {
+    const { nodes } = this.options.graph;
+    const ownedBy = (node: GraphNode | undefined, op: string): node is GraphNode => node?.op === op &&
+      readers[node.id] === 1 && !this.absorbed.has(node.id) && !this.options.targets.has(node.id);
+    for (const node of nodes) {
+      if (!this.live[node.id] || node.op !== "add") continue;
+      const [product, gradient] = node.inputs.map((input) => nodes[input]);
+      if (!ownedBy(product, "matmul") || !ownedBy(gradient, "embeddingGrad")) continue;
+      this.accumulations.set(node.id, gradient);
+      this.inPlaceOf.set(product.id, node.id);
+      this.absorbed.add(gradient.id);
+    }
+  }
+
   /** Where the value of `node` goes: its first target, or a temporary. */
   private output(node: GraphNode): PlanTensor {
-    const target = this.options.targets.get(node.id)?.[0];
+    const target = this.options.targets.get(this.inPlaceOf.get(node.id) ?? node.id)?.[0];
     const tensor = target ?? this.builder.temporary(node.name, this.shape(node.id), node.dtype);
     this.values.set(node.id, tensor);
     return tensor;
@@ -127,9 +147,17 @@ export class Lowering {
       case "toFloat":
         this.builder.emit("u8_to_f32", [input(0)], [this.output(node)], { scale: numbers.scale!, shift: numbers.shift! });
         break;
-      case "add":
-        this.builder.emit("add", [input(0), input(1)], [this.output(node)]);
+      case "add": {
+        const gradient = this.accumulations.get(node.id);
+        if (gradient === undefined) {
+          this.builder.emit("add", [input(0), input(1)], [this.output(node)]);
+          break;
+        }
+        const [dy, ids] = gradient.inputs.map((id) => this.value(id)) as [PlanTensor, PlanTensor];
+        this.builder.emit("embedding_grad", [dy, ids], [input(0)], { accumulate: 1 });
+        this.values.set(node.id, input(0));
         break;
+      }
       case "scale":
         this.builder.emit("scale", [input(0)], [this.output(node)], { alpha: numbers.alpha!, beta: numbers.beta! });
         break;

@@ -1,0 +1,169 @@
+/** Transformers through the graph: compiled gradients against finite differences, shape errors, a GPT that learns. */
+import { afterAll, describe, expect, it } from "vitest";
+import { openDevice } from "../../src/device/device.js";
+import { compileLocalTraining, compileStep } from "../../src/training/compile/compile.js";
+import { initialParameters } from "../../src/training/compile/layout.js";
+import { canonicalJob } from "../../src/training/graph/canonical.js";
+import { Graph, type Tensor } from "../../src/training/graph/graph.js";
+import { parseJob } from "../../src/training/graph/parse.js";
+import { PhiloxStream } from "../../src/training/graph/philox.js";
+import { gpt2, type LanguageModel } from "../../src/training/models.js";
+import * as nn from "../../src/training/nn.js";
+import * as optim from "../../src/training/optimizer/optim.js";
+import { LocalTrainStep, TrainStep } from "../../src/training/train-step.js";
+
+const device = openDevice({ backend: "cpu" });
+afterAll(() => device.close());
+const BATCH = 3, VOCABULARY = 11, LENGTH = 5, WIDTH = 8;
+
+/** d loss / d parameter against central differences, the largest error relative to the largest gradient. */
+async function checkGradients(model: Pick<LanguageModel, "graph" | "loss">, samples: number): Promise<void> {
+  const compiled = compileStep(model.graph, { loss: model.loss, batchSize: BATCH });
+  const random = new PhiloxStream(5n, 0);
+  const tokens = Int32Array.from({ length: BATCH * compiled.rowElements }, () => random.below(VOCABULARY));
+  const labels = Int32Array.from({ length: BATCH * compiled.rowLabels }, () => random.below(compiled.classes));
+  const flat = initialParameters(model.graph, 3);
+  for (const { offset, size } of compiled.parameters) {
+    for (let i = offset; i < offset + size; i++) flat[i]! += 0.6 * (random.uniform() - 0.5);
+  }
+  const step = new TrainStep(device, compiled);
+  const lossAt = async (parameters: Float32Array): Promise<number> => {
+    step.setParameters(parameters);
+    return (await step.run(tokens, labels)).loss;
+  };
+  step.setParameters(flat);
+  const gradient = (await step.run(tokens, labels)).gradient.slice();
+  const scale = gradient.reduce((most, g) => Math.max(most, Math.abs(g)), 0);
+  expect(scale).toBeGreaterThan(1e-3);
+  for (const { name, offset, size } of compiled.parameters) {
+    for (let n = 0; n < Math.min(size, Math.ceil(samples / compiled.parameters.length)); n++) {
+      const i = offset + random.below(size), h = 1e-2, moved = flat.slice();
+      moved[i] = flat[i]! + h;
+      const up = await lossAt(moved);
+      moved[i] = flat[i]! - h;
+      const numeric = (up - await lossAt(moved)) / (2 * h);
+      expect(Math.abs(numeric - gradient[i]!) / scale, `${name}[${i - offset}]`).toBeLessThan(4e-3);
+    }
+  }
+  step.close();
+}
+
+/** A language model around the layer under test: (batch, length, width) to the same. */
+function around(body: (x: Tensor) => Tensor): Pick<LanguageModel, "graph" | "loss"> {
+  const graph = new Graph();
+  const tokens = graph.placeholder("tokens", [null, LENGTH], "i32"), labels = graph.placeholder("labels", [null, LENGTH], "i32");
+  const table = nn.embeddingTable(graph, "table", VOCABULARY, WIDTH, 0.5);
+  const logits = nn.dense("logits", 7)(body(table.embed(tokens)));
+  return { graph, loss: nn.softmaxCrossEntropy(logits, labels) };
+}
+const weight = (x: Tensor, name: string, shape: number[]): Tensor => x.graph.variable(name, shape, { kind: "uniform", bound: 0.5 });
+
+describe("gradients equal finite differences", () => {
+  const bodies: Record<string, (x: Tensor) => Tensor> = {
+    "embedding alone": (x) => x,
+    "positions: a bias over two dimensions": (x) => x.biasAdd(weight(x, "p", [LENGTH, WIDTH])),
+    "layer norm": nn.layerNorm("n"),
+    "RMS norm": nn.rmsNorm("n"),
+    "one gamma for two norms": (x) => {
+      const gamma = weight(x, "gamma", [WIDTH]), beta = weight(x, "beta", [WIDTH]);
+      return x.layerNorm(gamma, beta).add(x.scale(2, 1).silu().layerNorm(gamma, beta));
+    },
+    "GELU, erf form": (x) => x.matmul(weight(x, "w", [WIDTH, WIDTH])).gelu(),
+    "GELU, tanh form": (x) => x.matmul(weight(x, "w", [WIDTH, WIDTH])).gelu("tanh"),
+    "SiLU": (x) => x.matmul(weight(x, "w", [WIDTH, 5])).silu(),
+    "softmax": (x) => x.matmul(weight(x, "w", [WIDTH, 6])).softmax().scale(5),
+    "attention of two heads": (x) => x.matmul(weight(x, "w", [WIDTH, 3 * WIDTH])).scale(2).attention(2),
+    "attention to all positions": (x) => x.matmul(weight(x, "w", [WIDTH, 3 * WIDTH])).scale(2).attention(1, { causal: false }),
+    "a product of three dimensions with its own transpose": (x) => x.matmul(x.matmul(x, { transposeA: true })).scale(0.1),
+    "a block": nn.transformerBlock("b", 2),
+  };
+  for (const [name, body] of Object.entries(bodies)) it(name, () => checkGradients(around(body), 60));
+  it("a GPT with its table used twice", () =>
+    checkGradients(gpt2({ vocabulary: VOCABULARY, length: LENGTH, layers: 2, heads: 2, width: WIDTH }), 90));
+});
+
+describe("shapes", () => {
+  const x = (shape: (number | null)[]): Tensor => new Graph().placeholder("x", shape);
+  it.each<[string, () => unknown, RegExp]>([
+    ["heads that do not divide", () => x([null, 4, 24]).attention(5), /5 heads need qkv of 3 x heads x size columns.*\(batch, 4, 24\)/],
+    ["heads too wide", () => x([null, 4, 3 * 130]).attention(1), /size at most 128/],
+    ["qkv without a batch", () => x([4, 24]).attention(2), /qkv must have rank 3/],
+    ["gamma of another width", () => { const t = x([null, 8]); return t.rmsNorm(t.graph.variable("g", [7])); }, /gamma must be \(8\) for x \(batch, 8\), got \(7\)/],
+    ["an epsilon of zero", () => { const t = x([null, 8]); return t.rmsNorm(t.graph.variable("g", [8]), 0); }, /"epsilon" must be above 0/],
+    ["ids that are floats", () => { const t = x([null, 8]); return t.graph.variable("t", [9, 2]).embed(t); }, /ids must be i32, got f32/],
+    ["a table of rank 1", () => { const t = x([null, 8]); return t.graph.variable("t", [9]).embed(t); }, /the table must have rank 2/],
+    ["a bias that fits no suffix", () => { const t = x([null, 4, 8]); return t.biasAdd(t.graph.variable("b", [4])); }, /a bias of \(4\) does not match the last sizes of \(batch, 4, 8\)/],
+    ["inner sizes of a three-dimensional product", () => { const t = x([null, 4, 8]); return t.matmul(t.graph.variable("w", [4, 8])); }, /inner sizes differ: \(batch, 4, 8\) x \(4, 8\)/],
+    ["labels without the positions", () => { const t = x([null, 4, 8]); return nn.softmaxCrossEntropy(t, t.graph.placeholder("l", [null], "i32")); }, /labels must be \(batch, 4\)/],
+  ])("%s", (_, make, message) => expect(make).toThrow(message));
+});
+
+describe("a small GPT", () => {
+  const options = { vocabulary: 16, length: 24, layers: 2, heads: 2, width: 32 };
+  const model = gpt2(options);
+  const adam = optim.adamW({ learningRate: 1e-2, beta1: 0.9, beta2: 0.95, weightDecay: 0.01 });
+
+  /** Random tokens, each labelled with the one before it: nothing but attention can tell. */
+  function sequences(random: PhiloxStream, batch: number): { tokens: Int32Array; labels: Int32Array } {
+    const tokens = Int32Array.from({ length: batch * options.length }, () => random.below(options.vocabulary));
+    return { tokens, labels: tokens.map((token, i) => (i % options.length === 0 ? token : tokens[i - 1]!)) };
+  }
+
+  it("learns to look back by one: the loss falls from chance to almost nothing", async () => {
+    const compiled = compileLocalTraining(model.graph, { loss: model.loss, batchSize: 16, optimizer: adam.descriptor });
+    const step = new LocalTrainStep(device, compiled, initialParameters(model.graph, 1));
+    const random = new PhiloxStream(9n, 0), losses: number[] = [];
+    for (let i = 0; i < 150; i++) {
+      const { tokens, labels } = sequences(random, 16);
+      losses.push((await step.run(tokens, labels)).loss);
+    }
+    step.close();
+    if (process.env.SHOW) console.log(losses.filter((_, i) => i % 10 === 9).map((l) => l.toFixed(3)).join(" "));
+    expect(Math.abs(losses[0]! - Math.log(16))).toBeLessThan(0.1);
+    expect(losses.slice(-10).reduce((s, l) => s + l / 10, 0)).toBeLessThan(0.3);
+  });
+
+  it("takes the same bits on one thread of scalar code", async () => {
+    const run = async (open: ReturnType<typeof openDevice>): Promise<Float32Array> => {
+      const step = new LocalTrainStep(open, compileLocalTraining(model.graph, { loss: model.loss, batchSize: 3, optimizer: adam.descriptor }), initialParameters(model.graph, 1));
+      const random = new PhiloxStream(2n, 0);
+      for (let i = 0; i < 3; i++) { const { tokens, labels } = sequences(random, 3); await step.run(tokens, labels); }
+      const parameters = step.parameters();
+      step.close();
+      return parameters;
+    };
+    const scalar = openDevice({ backend: "cpu", isa: "scalar", threads: 1 });
+    const [a, b] = [await run(device), await run(scalar)];
+    scalar.close();
+    expect(Buffer.from(a.buffer).equals(Buffer.from(b.buffer))).toBe(true);
+  });
+
+  it("refuses tokens and labels outside the vocabulary, and batches of another size", async () => {
+    const step = new TrainStep(device, compileStep(model.graph, { loss: model.loss, batchSize: 1 }));
+    const fine = new Int32Array(24), high = Int32Array.from(fine, (_, i) => (i === 7 ? 16 : 0));
+    await expect(step.run(high, fine)).rejects.toThrow(/token 16 of row 0 is not in 0..15/);
+    await expect(step.run(fine, high)).rejects.toThrow(/label 16 of row 0 is not in 0..15/);
+    await expect(step.run(fine.subarray(1), fine)).rejects.toThrow(/1 rows of 24 elements and 24 labels/);
+    step.close();
+  });
+
+  it("travels as data: the job's text gives the same job back", () => {
+    const run = { batchSize: 2, epochs: 1, seed: 1 };
+    const text = canonicalJob({ operation: adam.minimize(model.loss), run });
+    const parsed = parseJob(text);
+    expect(canonicalJob({ operation: parsed.operation, run: parsed.run })).toBe(text);
+    expect(parsed.cost.multiplyAddsPerStep).toBeGreaterThan(0);
+  });
+
+  it("keeps one copy of the logits, and writes the norms' gradients in place", () => {
+    const { spec, parameterCount } = compileStep(model.graph, { loss: model.loss, batchSize: 4 });
+    const entropy = spec.ops.find((op) => op.op === "softmax_xent")!;
+    expect(spec.tensors[entropy.out[1]!]!.offsetBytes).toBe(spec.tensors[entropy.in[0]!]!.offsetBytes);
+    const table = spec.ops.find((op) => op.op === "embedding_grad")!;
+    expect(table.attrs).toEqual({ accumulate: 1 }); // onto the projection's gradient, which lies there already
+    expect(spec.tensors[table.out[0]!]!.name).toBe("tokens/weight:gradient");
+    for (const op of spec.ops.filter((each) => each.op === "layer_norm_grad")) {
+      for (const sum of op.out.slice(1)) expect(spec.tensors[sum]!.offsetBytes).toBeLessThan(8 * parameterCount);
+    }
+  });
+});
