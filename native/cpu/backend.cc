@@ -85,6 +85,7 @@ size_t scratch_of(const Context& cx, const tesra_op& op) {
     case TESRA_OP_SOFTMAX_XENT: return softmax_xent_scratch(op.u.softmax_xent);
     case TESRA_OP_LAYER_NORM_GRAD:
     case TESRA_OP_RMS_NORM_GRAD: return norm_grad_scratch(op.u.norm_grad);
+    case TESRA_OP_GLOBAL_NORM: return global_norm_scratch(op.u.global_norm);
     case TESRA_OP_ATTENTION: return attention_scratch(cx, op.u.attention);
     case TESRA_OP_ATTENTION_GRAD: return attention_grad_scratch(cx, op.u.attention_grad);
     default: return 0;
@@ -154,6 +155,9 @@ int execute(const Context& cx, const tesra_op& op, float* scratch, tesra_error* 
     case TESRA_OP_EMBEDDING_GRAD: embedding_grad(cx, op.u.embedding_grad); break;
     case TESRA_OP_ATTENTION: attention(cx, op.u.attention, scratch); break;
     case TESRA_OP_ATTENTION_GRAD: attention_grad(cx, op.u.attention_grad, scratch); break;
+    case TESRA_OP_DROPOUT: dropout(cx, op.u.dropout); break;
+    case TESRA_OP_GLOBAL_NORM: global_norm(cx, op.u.global_norm, scratch); break;
+    case TESRA_OP_CLIP: clip(cx, op.u.clip); break;
     case TESRA_OP_U8_TO_F32: {
       const tesra_u8_to_f32& u = op.u.u8_to_f32;
       parallel_ranges(cx, u.n, kElementGrain, [&](int64_t i, int64_t e) {

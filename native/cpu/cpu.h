@@ -64,6 +64,11 @@ void bias_add(const Context& cx, const tesra_bias_add& o);
 void embedding(const Context& cx, const tesra_embedding& o);
 void embedding_grad(const Context& cx, const tesra_embedding_grad& o);
 
+void dropout(const Context& cx, const tesra_dropout& o);
+size_t global_norm_scratch(const tesra_global_norm& o);
+void global_norm(const Context& cx, const tesra_global_norm& o, float* scratch);
+void clip(const Context& cx, const tesra_clip& o);
+
 size_t attention_scratch(const Context& cx, const tesra_attention& o);
 void attention(const Context& cx, const tesra_attention& o, float* scratch);
 size_t attention_grad_scratch(const Context& cx, const tesra_attention_grad& o);

@@ -43,6 +43,8 @@ struct TransformerKernels {
   void (*norm_grad)(const tesra_norm_grad& o, int64_t row, int64_t rows, float* sums);
   void (*softmax)(const tesra_softmax& o, int64_t row, int64_t rows);
   void (*softmax_grad)(const tesra_softmax& o, int64_t row, int64_t rows);
+  float (*square_sum)(const float* x, int32_t n);  // of fma(x, x, .) by lanes
+  void (*multiply)(float* x, int64_t n, float by);
   void (*attention_queries)(const AttentionQueries& o);
   void (*attention_grad)(const AttentionHead& o);
 };

@@ -17,6 +17,7 @@ size_t scratchBytes(const tesra_op& op, int multiprocessors) {
     case TESRA_OP_SOFTMAX_XENT: return softmaxXentScratch(op.u.softmax_xent);
     case TESRA_OP_LAYER_NORM_GRAD:
     case TESRA_OP_RMS_NORM_GRAD: return normGradScratch(op.u.norm_grad);
+    case TESRA_OP_GLOBAL_NORM: return globalNormScratch(op.u.global_norm);
     case TESRA_OP_ATTENTION_GRAD: return attentionGradScratch(op.u.attention_grad);
     case TESRA_OP_ADAM: return adamScratch(op.u.adam);
     default: return 0;
@@ -46,6 +47,9 @@ cudaError_t launchOp(const Launch& launch, const tesra_op& op) {
     case TESRA_OP_SOFTMAX_GRAD: return launchSoftmax(launch, op.kind, op.u.softmax);
     case TESRA_OP_EMBEDDING: return launchEmbedding(launch, op.u.embedding);
     case TESRA_OP_EMBEDDING_GRAD: return launchEmbeddingGrad(launch, op.u.embedding_grad);
+    case TESRA_OP_DROPOUT: return launchDropout(launch, op.u.dropout);
+    case TESRA_OP_GLOBAL_NORM: return launchGlobalNorm(launch, op.u.global_norm);
+    case TESRA_OP_CLIP: return launchClip(launch, op.u.clip);
     case TESRA_OP_ATTENTION: return launchAttention(launch, op.u.attention);
     case TESRA_OP_ATTENTION_GRAD: return launchAttentionGrad(launch, op.u.attention_grad);
     case TESRA_OP_U8_TO_F32: return launchU8ToF32(launch, op.u.u8_to_f32);

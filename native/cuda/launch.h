@@ -48,6 +48,11 @@ cudaError_t launchAttention(const Launch& launch, const tesra_attention& op);
 size_t attentionGradScratch(const tesra_attention_grad& op);
 cudaError_t launchAttentionGrad(const Launch& launch, const tesra_attention_grad& op);
 
+cudaError_t launchDropout(const Launch& launch, const tesra_dropout& op);
+size_t globalNormScratch(const tesra_global_norm& op);
+cudaError_t launchGlobalNorm(const Launch& launch, const tesra_global_norm& op);
+cudaError_t launchClip(const Launch& launch, const tesra_clip& op);
+
 size_t softmaxXentScratch(const tesra_softmax_xent& op);
 cudaError_t launchSoftmaxXent(const Launch& launch, const tesra_softmax_xent& op);
 cudaError_t launchCountCorrect(const Launch& launch, const tesra_count_correct& op);

@@ -16,6 +16,7 @@
 #include "optimizer.h"
 #include "pool.h"
 #include "pow.h"
+#include "random.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -64,6 +65,9 @@ enum tesra_op_kind {
   TESRA_OP_EMBEDDING_GRAD,
   TESRA_OP_ATTENTION,
   TESRA_OP_ATTENTION_GRAD,
+  TESRA_OP_DROPOUT,
+  TESRA_OP_GLOBAL_NORM,
+  TESRA_OP_CLIP,
 };
 
 // All pointers inside are device pointers (CPU: plain memory).
@@ -90,6 +94,9 @@ typedef struct tesra_op {
     tesra_embedding_grad embedding_grad;
     tesra_attention attention;
     tesra_attention_grad attention_grad;
+    tesra_dropout dropout;
+    tesra_global_norm global_norm;
+    tesra_clip clip;
   } u;
 } tesra_op;
 

@@ -68,6 +68,23 @@ typedef struct tesra_delay_compensate {
   float lambda;
 } tesra_delay_compensate;
 
+// norm[0] = (float)sqrt(s), s the sum in double, by ascending chunk of TESRA_FLAT_CHUNK, of the chunks' sums
+// by TESRA_LANES of fma(x, x, .).
+typedef struct tesra_global_norm {
+  const float* x;
+  float* norm;
+  int64_t n;
+} tesra_global_norm;
+
+// f = limit / (norm[0] + 1e-6f); x = x * f when f < 1 or normalize, else (a NaN norm too) x stays. In place.
+typedef struct tesra_clip {
+  float* x;
+  const float* norm;
+  int64_t n;
+  float limit;
+  uint8_t normalize;
+} tesra_clip;
+
 #ifdef __cplusplus
 }
 #endif

@@ -2,6 +2,7 @@
 // that agree with plain double-precision references, gradients with finite differences, over fuzzed shapes.
 import { afterAll, describe, expect, test } from "vitest";
 import { openDevice, type Device, type PlanOp, type TensorArray } from "../../src/device/device.js";
+import { PhiloxStream } from "../../src/training/graph/philox.js";
 import { bits, f32, randomFloats, runOp, seeded, type Operand } from "./reference.js";
 
 const devices: { name: string; device: Device }[] = [];
@@ -276,5 +277,45 @@ describe("attention", () => {
     expect(attempt([1, 4, 32], [1, 4, 16], [1, 1, 4], { heads: 1 })).toThrow(/must be 1 x 4 x 48/);
     expect(attempt([1, 4, 48], [1, 4, 16], [1, 4], { heads: 2 })).toThrow(/8 elements/);
     expect(attempt([1, 4, 48], [1, 4, 16], [1, 1, 4], {})).toThrow(/heads is missing/);
+  });
+});
+
+describe("dropout", () => {
+  const attrs = { rate: 0.3, stream: 7, seedLow: 0x89abcdef, seedHigh: 0x01234567 };
+  const drop = (x: Float32Array, step: number, more = {}) =>
+    everywhere("dropout", [operand(x, x.length), operand(Float32Array.of(step), 1)], [[x.length]], { ...attrs, ...more }, { 0: 0 })[0]!;
+  test.each([0, 1, 3, 64, 8191, 40_001])("%d elements: the words of the TypeScript generator", (n) => {
+    const x = randomFloats(n, random), stream = new PhiloxStream(0x0123456789abcdefn, 7, 5);
+    const threshold = Math.floor(0.3 * 2 ** 24), scale = Math.fround(1 / (1 - threshold / 2 ** 24));
+    const want = x.map((v) => (stream.next() >>> 8 >= threshold ? v * scale : 0));
+    expect(drop(x, 5).findIndex((v, i) => !Object.is(v, want[i]))).toBe(-1);
+  });
+  test("another step, stream or seed is another choice, at the rate", () => {
+    const ones = f32(20_000).fill(1), masks = [drop(ones, 1), drop(ones, 2), drop(ones, 1, { stream: 8 }), drop(ones, 1, { seedLow: 1 })];
+    masks.forEach((mask, i) => {
+      expect(Math.abs(mask.filter((v) => v === 0).length / mask.length - 0.3)).toBeLessThan(0.015);
+      for (const other of masks.slice(i + 1)) expect(mask.filter((v, j) => v === other[j]).length / mask.length).toBeLessThan(0.62);
+    });
+    expect(drop(ones, 1, { rate: 0 })).toEqual(ones);
+  });
+});
+
+describe("clipping", () => {
+  test.each([0, 1, 17, 4096, 4097, 100_003])("%d elements", (n) => {
+    const x = randomFloats(n, random);
+    const [norm] = everywhere("global_norm", [operand(x, n)], [[1]]);
+    const want = Math.sqrt(x.reduce((s, v) => s + v * v, 0));
+    close(norm!, [want], 1e-6);
+    for (const limit of [want / 3, want * 3]) {
+      const [clipped] = everywhere("clip", [operand(x, n), operand(norm!, 1)], [[n]], { limit }, { 0: 0 });
+      const factor = Math.fround(limit / Math.fround(norm![0]! + Math.fround(1e-6)));
+      const expected = limit < want ? x.map((v) => v * factor) : x;
+      close(clipped!, expected, 1e-7);
+      if (limit > want) expect(clipped).toEqual(x);
+    }
+  });
+  test("a NaN norm leaves the gradient as it is, for the check that follows to see", () => {
+    const x = randomFloats(20, random);
+    expect(everywhere("clip", [operand(x, 20), operand(Float32Array.of(NaN), 1)], [[20]], { limit: 1 }, { 0: 0 })[0]).toEqual(x);
   });
 });

@@ -1,7 +1,7 @@
 /** Transformers through the graph: compiled gradients against finite differences, shape errors, a GPT that learns. */
 import { afterAll, describe, expect, it } from "vitest";
 import { openDevice } from "../../src/device/device.js";
-import { compileLocalTraining, compileStep } from "../../src/training/compile/compile.js";
+import { compileEvaluation, compileLocalTraining, compileStep } from "../../src/training/compile/compile.js";
 import { initialParameters } from "../../src/training/compile/layout.js";
 import { canonicalJob } from "../../src/training/graph/canonical.js";
 import { Graph, type Tensor } from "../../src/training/graph/graph.js";
@@ -118,7 +118,6 @@ describe("a small GPT", () => {
       losses.push((await step.run(tokens, labels)).loss);
     }
     step.close();
-    if (process.env.SHOW) console.log(losses.filter((_, i) => i % 10 === 9).map((l) => l.toFixed(3)).join(" "));
     expect(Math.abs(losses[0]! - Math.log(16))).toBeLessThan(0.1);
     expect(losses.slice(-10).reduce((s, l) => s + l / 10, 0)).toBeLessThan(0.3);
   });
@@ -136,6 +135,67 @@ describe("a small GPT", () => {
     const [a, b] = [await run(device), await run(scalar)];
     scalar.close();
     expect(Buffer.from(a.buffer).equals(Buffer.from(b.buffer))).toBe(true);
+  });
+
+  it("drops out in training alone, and differently in each run", async () => {
+    const graph = new Graph();
+    const images = graph.placeholder("x", [null, 6]), labels = graph.placeholder("labels", [null], "i32");
+    const weights = graph.variable("w", [6, 40], { kind: "constant", value: 1 });
+    const logits = images.matmul(weights).dropout(0.5, { stream: 1 }).matmul(graph.variable("v", [40, 4]));
+    const loss = nn.softmaxCrossEntropy(logits, labels);
+    const evaluated = compileEvaluation(graph, { loss, batchSize: 2 });
+    expect(evaluated.spec.ops.some((op) => op.op === "dropout")).toBe(false);
+    const compiled = compileStep(graph, { loss, batchSize: 2 });
+    expect(compiled.spec.ops.filter((op) => op.op === "dropout")).toHaveLength(2); // forward and backward
+    const plan = device.createPlan(compiled.spec);
+    const gradientOf = (): string => {
+      plan.write(compiled.tensors.x, new Float32Array(12).fill(1));
+      plan.write(compiled.tensors.parametersFlat, initialParameters(graph, 1));
+      plan.runSync();
+      const out = new Float32Array(compiled.parameterCount);
+      plan.read(compiled.tensors.gradientsFlat, out);
+      return out.join();
+    };
+    const first = gradientOf(), second = gradientOf();
+    expect(second).not.toBe(first);
+    plan.write(compiled.tensors.run!, Float32Array.of(0));
+    expect(gradientOf()).toBe(first); // the run's number is all the state there is
+    plan.close();
+  });
+
+  it("clips the joint norm of all gradients", async () => {
+    const compiled = compileStep(model.graph, { loss: model.loss, batchSize: 2, clipNorm: 0.01 });
+    const step = new TrainStep(device, compiled);
+    step.setParameters(initialParameters(model.graph, 1));
+    const { tokens, labels } = sequences(new PhiloxStream(3n, 0), 2);
+    const { gradient } = await step.run(tokens, labels);
+    expect(Math.sqrt(gradient.reduce((s, g) => s + g * g, 0))).toBeCloseTo(0.01, 5);
+    step.close();
+  });
+
+  it("learns with Muon, whose first step moves each matrix by an orthogonal one", async () => {
+    const muon = optim.muon({ learningRate: 0.02, vectorRate: 1e-2, weightDecay: 0 });
+    const compiled = compileLocalTraining(model.graph, { loss: model.loss, batchSize: 16, optimizer: muon.descriptor });
+    const before = initialParameters(model.graph, 1), step = new LocalTrainStep(device, compiled, before);
+    const random = new PhiloxStream(9n, 0), losses: number[] = [];
+    const run = async (): Promise<void> => { const { tokens, labels } = sequences(random, 16); losses.push((await step.run(tokens, labels)).loss); };
+    await run();
+    const after = step.parameters();
+    for (const { name, shape, offset, size } of compiled.parameters) {
+      const [rows, columns] = shape as [number, number];
+      if (shape.length !== 2 || /^(tokens|positions)/.test(name)) continue;
+      const rate = 0.02 * Math.sqrt(Math.max(1, columns / rows));
+      let square = 0;
+      for (let i = offset; i < offset + size; i++) square += ((after[i]! - before[i]!) / rate) ** 2;
+      // Each of the min(rows, columns) singular values is within the quintic's band around 1.
+      const mean = square / Math.min(rows, columns);
+      expect(mean, name).toBeGreaterThan(0.4);
+      expect(mean, name).toBeLessThan(1.5);
+    }
+    for (let i = 0; i < 120; i++) await run();
+    step.close();
+    expect(losses.slice(-10).reduce((s, l) => s + l / 10, 0)).toBeLessThan(0.4);
+    expect(() => parseJob(canonicalJob({ operation: muon.minimize(model.loss), run: { batchSize: 2, epochs: 1, seed: 1 } }))).toThrow(/muon needs whole matrices/);
   });
 
   it("refuses tokens and labels outside the vocabulary, and batches of another size", async () => {

@@ -85,6 +85,15 @@ int32_t OpReader::integer(const char* key, double low, double high, bool require
   return ok_ ? static_cast<int32_t>(x) : 0;
 }
 
+uint32_t OpReader::word(const char* key) {
+  const double x = number(key, false, 0);
+  if (!(x >= 0 && x <= 4294967295.0 && x == std::floor(x))) {
+    fail("argument", std::string("attribute ") + key + " must be a 32-bit word");
+    return 0;
+  }
+  return static_cast<uint32_t>(x);
+}
+
 double OpReader::at_least_zero(const char* key, bool required, double fallback) {
   const double x = number(key, required, fallback);
   if (!(x >= 0)) fail("argument", std::string("attribute ") + key + " must not be negative");

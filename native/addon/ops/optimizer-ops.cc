@@ -70,7 +70,30 @@ bool build_delay(OpReader& r, tesra_op* op, double*) {
   return r.in_place(0, 0) && r.separate({{0, 0}});
 }
 
+bool build_global_norm(OpReader& r, tesra_op* op, double*) {
+  if (!r.arity(1, 1, 1) || !r.elements(r.out(0), 1)) return false;
+  tesra_global_norm& o = op->u.global_norm;
+  o.x = r.f32(r.in(0));
+  o.norm = r.f32(r.out(0));
+  o.n = static_cast<int64_t>(r.in(0).elements);
+  return r.separate();
+}
+
+bool build_clip(OpReader& r, tesra_op* op, double*) {
+  if (!r.arity(2, 2, 1) || !r.elements(r.in(1), 1)) return false;
+  tesra_clip& o = op->u.clip;
+  o.x = r.f32(r.in(0));
+  o.norm = r.f32(r.in(1));
+  r.f32(r.out(0));
+  o.n = static_cast<int64_t>(r.in(0).elements);
+  o.limit = static_cast<float>(r.at_least_zero("limit", true, 0));
+  o.normalize = r.flag("normalize");
+  return r.in_place(0, 0) && r.inputs_apart();
+}
+
 const OpEntry kEntries[] = {
+    {"global_norm", TESRA_OP_GLOBAL_NORM, build_global_norm},
+    {"clip", TESRA_OP_CLIP, build_clip},
     {"sgd", TESRA_OP_SGD, build_sgd},
     {"momentum", TESRA_OP_MOMENTUM, build_momentum},
     {"adam", TESRA_OP_ADAM, build_adam},

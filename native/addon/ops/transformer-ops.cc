@@ -182,7 +182,26 @@ bool build_attention_grad(OpReader& r, tesra_op* op, double* macs) {
   return r.separate();
 }
 
+// in: x, step (the run's number, in a float); attrs: rate, and stream and seed as 32-bit words
+bool build_dropout(OpReader& r, tesra_op* op, double*) {
+  if (!r.arity(2, 2, 1) || !r.elements(r.out(0), r.in(0).elements) || !r.elements(r.in(1), 1))
+    return false;
+  tesra_dropout& o = op->u.dropout;
+  const double rate = r.fraction("rate");
+  o.x = r.f32(r.in(0));
+  o.step = r.f32(r.in(1));
+  o.out = r.f32(r.out(0));
+  o.n = static_cast<int64_t>(r.in(0).elements);
+  o.key_low = r.word("seedLow");
+  o.key_high = r.word("seedHigh");
+  o.stream = r.word("stream");
+  o.threshold = static_cast<uint32_t>(rate * 16777216.0);
+  o.scale = static_cast<float>(1.0 / (1.0 - o.threshold / 16777216.0));
+  return r.separate({{0, 0}});
+}
+
 const OpEntry kEntries[] = {
+    {"dropout", TESRA_OP_DROPOUT, build_dropout},
     {"bias_add", TESRA_OP_BIAS_ADD, build_bias_add},
     {"layer_norm", TESRA_OP_LAYER_NORM, build_layer_norm},
     {"layer_norm_grad", TESRA_OP_LAYER_NORM_GRAD, build_layer_norm_grad},

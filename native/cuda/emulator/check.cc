@@ -445,7 +445,8 @@ int main(int count, char** arguments) {
     checkGemms(12);
     for (int i = 0; i < 2; i++)
       checkConv(), checkPool(), checkOptimizers(), checkLoss(), checkBlake3();
-    checkActivations(), checkNorm(true), checkNorm(false), checkSoftmax(), checkEmbedding();
+    checkActivations(), checkNorm(true), checkNorm(false), checkSoftmax(), checkEmbedding(),
+        checkDropoutAndClip();
     for (int i = 0; i < 2; i++) checkAttention();
     checkBiasGrad(), checkMaps(), checkChainedPlan(), checkInt8Gemm();
     checkScan(64 * pick(1, 3), 64 * pick(1, 5), 128 * pick(1, 3));

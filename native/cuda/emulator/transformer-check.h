@@ -169,6 +169,45 @@ void checkEmbedding() {
   compare(out, "bias_add " + shape);
 }
 
+void checkDropoutAndClip() {
+  const int n = pick(1, 9000);
+  FloatTensor x(n), out(n), step(1), norm(1);
+  fill(x), poison(out), poison(norm);
+  step.host[0] = static_cast<float>(pick(0, 70000));
+  step.send();
+  tesra_op op{};
+  op.kind = TESRA_OP_DROPOUT;
+  op.u.dropout = {x.on, step.on, out.on, n, random32(), random32(), random32(), 0x333333u, 1.25f};
+  run(op);
+  for (int i = 0; i < n; i++) {
+    const uint32_t counter[4] = {static_cast<uint32_t>(i / 4), 0, op.u.dropout.stream,
+                                 static_cast<uint32_t>(step.host[0])};
+    uint32_t words[4];
+    tesra_philox(counter, op.u.dropout.key_low, op.u.dropout.key_high, words);
+    out.host[i] = words[i % 4] >> 8 >= 0x333333u ? x.host[i] * 1.25f : 0.0f;
+  }
+  compare(out, "dropout " + dims({n}));
+  op.kind = TESRA_OP_GLOBAL_NORM;
+  op.u.global_norm = {x.on, norm.on, n};
+  run(op);
+  double sum = 0.0;
+  for (int first = 0; first < n; first += TESRA_FLAT_CHUNK)
+    sum += static_cast<double>(laneSum(std::min(n - first, TESRA_FLAT_CHUNK), [&](int c, float s) {
+      return fmaf(x.host[first + c], x.host[first + c], s);
+    }));
+  norm.host[0] = static_cast<float>(sqrt(sum));
+  compare(norm, "global_norm " + dims({n}));
+  const float limit = norm.host[0] * (coin() ? 0.5f : 2.0f);
+  op.kind = TESRA_OP_CLIP;
+  const bool normalize = coin();
+  op.u.clip = {x.on, norm.on, n, limit, normalize};
+  runOp(op);
+  const float factor = limit / (norm.host[0] + 1e-6f);
+  for (float& v : x.host)
+    if (factor < 1.0f || normalize) v = v * factor;
+  compare(x, "clip " + dims({n}));
+}
+
 void checkAttention() {
   const int batch = pick(1, 2), length = pick(1, 150), heads = pick(1, 2), n = coin(6) ? pick(65, 128) : pick(1, 40);
   const bool causal = coin(3) == false;

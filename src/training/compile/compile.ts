@@ -13,6 +13,7 @@ import { parameterLayout, type ParameterSlot } from "./layout.js";
 import { Lowering } from "./lower.js";
 import { alignBytes } from "./memory.js";
 import { bytesOf, PlanBuilder, type PlanTensor } from "./plan-builder.js";
+import { emitUpdate } from "./update.js";
 
 export interface CompileOptions {
   loss: Tensor;
@@ -20,6 +21,8 @@ export interface CompileOptions {
   correct?: Tensor;
   /** Rows of one run. */
   batchSize: number;
+  /** Gradients whose joint norm is above this are scaled down to it (Pascanu et al. 2013). */
+  clipNorm?: number;
 }
 
 /** Plan tensors by role: indices into spec.tensors. */
@@ -35,6 +38,10 @@ export interface CompiledTensors {
   /** Local training alone: moments and the step counter of Adam. */
   moments?: number[];
   step?: number;
+  /** How many runs there were, where a graph drops out: it chooses which elements. */
+  run?: number;
+  /** The gradient's norm before clipping. */
+  norm?: number;
 }
 
 export interface Compiled {
@@ -114,6 +121,8 @@ function compile(source: Graph, options: CompileOptions, mode: Mode): Compiled {
     labels: reserve(bytesOf(fixShape(labels), "i32")),
     loss: reserve(4),
     correct: reserve(4),
+    run: reserve(4),
+    norm: reserve(4),
   };
   const builder = new PlanBuilder(cursor);
   const flat = (name: string, offset: number): PlanTensor => builder.fixed(name, [layout.parameterCount], "f32", offset);
@@ -143,14 +152,27 @@ function compile(source: Graph, options: CompileOptions, mode: Mode): Compiled {
   }
   if (logits !== undefined) roots.push(logits.id);
 
-  const lowering = new Lowering(builder, { graph, batchSize, roots, given, targets });
+  const drops = mode.backward && graph.nodes.some((node) => node.op === "dropout");
+  const run = drops ? builder.fixed("run", [1], "f32", offsets.run) : undefined;
+  if (run !== undefined) builder.emit("scale", [run], [run], { alpha: 1, beta: 1 });
+  const lowering = new Lowering(builder, { graph, batchSize, roots, given, targets, ...(run && { run }) });
   lowering.run();
   const logitsTensor = logits && lowering.value(logits.id);
   if (logitsTensor) builder.pin(logitsTensor);
+  const norm = gradientsFlat && options.clipNorm !== undefined ? builder.fixed("norm", [1], "f32", offsets.norm) : undefined;
+  if (norm !== undefined) {
+    builder.emit("global_norm", [gradientsFlat!], [norm]);
+    builder.emit("clip", [gradientsFlat!, norm], [gradientsFlat!], { limit: options.clipNorm! });
+  }
   const momentTensors = moments.map((name, i) => flat(name, offsets.moments[i]!));
   const step = moments.length === 2 ? builder.fixed("step", [1], "f32", offsets.step) : undefined;
   if (mode.optimizer !== undefined) {
-    emitUpdate(builder, mode.optimizer, parametersFlat, gradientsFlat!, momentTensors, step);
+    const embedded = new Set(graph.nodes.filter((node) => node.op === "embedding").map((node) => node.inputs[0]));
+    emitUpdate(builder, mode.optimizer, {
+      slots: layout.parameters.map((slot, i) => ({ ...slot, matrix: slot.shape.length === 2 && !embedded.has(variables[i]!.id) })),
+      parameters: parametersFlat, gradients: gradientsFlat!, moments: momentTensors, step,
+      bytes: { parameters: offsets.parameters, gradients: offsets.gradients, moments: offsets.moments },
+    });
   }
   return {
     spec: builder.build(), ...layout, batchSize, classes,
@@ -164,25 +186,10 @@ function compile(source: Graph, options: CompileOptions, mode: Mode): Compiled {
       ...(gradientsFlat && { gradientsFlat: gradientsFlat.index }),
       ...(mode.optimizer && { moments: momentTensors.map((tensor) => tensor.index) }),
       ...(step && { step: step.index }),
+      ...(run && { run: run.index }),
+      ...(norm && { norm: norm.index }),
     },
   };
-}
-
-function emitUpdate(builder: PlanBuilder, optimizer: OptimizerDescriptor, p: PlanTensor, g: PlanTensor,
-  moments: PlanTensor[], step: PlanTensor | undefined): void {
-  if (optimizer.decay !== undefined) {
-    throw new TrainingError("option", "a local plan has a constant learning rate: leave decay out");
-  }
-  const { learningRate, weightDecay = 0 } = optimizer;
-  if (optimizer.kind === "sgd") builder.emit("sgd", [p, g], [p], { learningRate, weightDecay });
-  else if (optimizer.kind === "momentum") {
-    builder.emit("momentum", [p, g, moments[0]!], [p, moments[0]!],
-      { learningRate, weightDecay, momentum: optimizer.momentum, nesterov: Number(optimizer.nesterov ?? false) });
-  } else {
-    const { beta1, beta2, epsilon } = optimizer;
-    const [m, v] = moments as [PlanTensor, PlanTensor];
-    builder.emit("adam", [p, g, m, v, step!], [p, m, v, step!], { learningRate, weightDecay, beta1, beta2, epsilon });
-  }
 }
 
 /** The two placeholders of a classifier: what the loss compares with, and what is fed beside it. */

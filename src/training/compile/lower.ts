@@ -6,6 +6,7 @@
 import { GraphError } from "../errors.js";
 import type { Graph, GraphNode } from "../graph/graph.js";
 import { BATCH, elementsOf, OPS } from "../graph/ops.js";
+import { philoxKey } from "../graph/philox.js";
 import type { PlanBuilder, PlanTensor } from "./plan-builder.js";
 
 export interface LowerOptions {
@@ -15,6 +16,8 @@ export interface LowerOptions {
   roots: readonly number[];
   /** Tensors that exist already: placeholders, variables. */
   given: ReadonlyMap<number, PlanTensor>;
+  /** The number of this run of the plan; without it (evaluation) dropout passes its input on. */
+  run?: PlanTensor;
   /** Nodes whose value must be written to a given place (gradients, loss). */
   targets: ReadonlyMap<number, readonly PlanTensor[]>;
 }
@@ -201,6 +204,17 @@ export class Lowering {
       case "normVectorGrad":
         this.values.set(node.id, this.sides(node.inputs[0]!)[numbers.which!]!);
         break;
+      case "dropout": {
+        const { run } = this.options;
+        if (run === undefined || numbers.rate === 0) {
+          this.values.set(node.id, this.builder.view(input(0), this.shape(node.id)));
+          break;
+        }
+        const [seedLow, seedHigh] = philoxKey(BigInt(numbers.seed!)) as [number, number];
+        this.builder.emit("dropout", [input(0), run], [this.output(node)],
+          { rate: numbers.rate!, stream: numbers.stream!, seedLow, seedHigh });
+        break;
+      }
       case "embedding":
         this.builder.emit("embedding", [input(0), input(1)], [this.output(node)]);
         break;

@@ -35,6 +35,12 @@ export class PlanBuilder {
     return this.tensorOn(this.storages.length - 1, name, shape, dtype);
   }
 
+  /** A tensor that keeps its value from run to run; zero at first. */
+  kept(name: string, shape: Shape): PlanTensor {
+    this.storages.push({ bytes: bytesOf(shape, "f32"), first: 0, last: Infinity });
+    return this.tensorOn(this.storages.length - 1, name, shape, "f32");
+  }
+
   /** Another shape over the same bytes. */
   view(tensor: PlanTensor, shape: Shape): PlanTensor {
     const name = this.tensors[tensor.index]!.name;

@@ -66,6 +66,9 @@ const RULES: Readonly<Record<string, Rule>> = {
   softmax({ output }, adjoint, graph) {
     return [graph.add("softmaxGrad", [tensor(adjoint), output])];
   },
+  dropout(node, adjoint, graph) {
+    return [graph.add("dropout", [tensor(adjoint)], node.attributes)];
+  },
   embedding({ inputs: [table, ids] }, adjoint, graph) {
     return [graph.add("embeddingGrad", [tensor(adjoint), ids!, table!]), undefined];
   },

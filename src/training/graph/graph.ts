@@ -187,6 +187,10 @@ export class Tensor {
   gelu(form: "erf" | "tanh" = "erf"): Tensor { return this.graph.add("gelu", [this], { tanh: form === "tanh" }); }
   silu(): Tensor { return this.graph.add("silu", [this]); }
   softmax(): Tensor { return this.graph.add("softmax", [this]); }
+  /** Give each use of dropout its own stream. */
+  dropout(rate: number, options: { stream: number; seed?: number }): Tensor {
+    return this.graph.add("dropout", [this], { rate, seed: options.seed ?? 0, stream: options.stream });
+  }
   /** Over the last dimension, to mean beta and deviation gamma. */
   layerNorm(gamma: Tensor, beta: Tensor, epsilon = 1e-5): Tensor {
     return this.graph.add("layerNorm", [this, gamma, beta], { epsilon });

@@ -88,6 +88,11 @@ function windows(size: number, kernel: number, stride: number, pad: number, what
 const leading = (shape: Shape): Shape => shape.slice(0, -1);
 const lastOf = (shape: Shape): number => shape[shape.length - 1]!;
 
+const rate = (value: unknown, op: string, key: string): number => {
+  const number = finite(value, op, key);
+  return number >= 0 && number < 1 ? number : attributeError(op, `"${key}" must be from 0 to below 1, got ${number}`);
+};
+
 /** Where an epsilon keeps a division finite. */
 const positive = (value: unknown, op: string, key: string): number => {
   const number = finite(value, op, key);
@@ -230,6 +235,11 @@ export const OPS: Readonly<Record<string, OpDefinition>> = {
   /** (x, gamma) over the last dimension; Zhang and Sennrich 2019. */
   rmsNorm: { inputs: 2, attributes: { epsilon: positive }, infer: normalized("gamma") },
   softmax: { inputs: 1, attributes: {}, infer: normalized() },
+  /**
+   * Srivastava et al. 2014: zero at `rate`, else divided by 1 - rate; nothing in evaluation. Which elements
+   * is a pure function of (seed, stream, run of the plan, position), so the gradient is the same op.
+   */
+  dropout: { inputs: 1, attributes: { rate, seed: integer(0, Number.MAX_SAFE_INTEGER), stream: integer(0, 0xffffffff) }, infer: elementwise },
   /** (table (vocabulary, width), ids of any shape): the rows of the table by id. */
   embedding: {
     inputs: 2,

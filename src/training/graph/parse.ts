@@ -155,11 +155,15 @@ function parseTrain(value: unknown, graph: Graph): Job["operation"] {
   const node = (id: unknown, path: string): Tensor => graph.tensor(integer(id, path, 0, graph.nodes.length - 1));
   const loss = node(train.loss, "train.loss");
   if (loss.shape.length !== 0) throw new JobError("format", "train.loss must be a scalar node", { path: "train.loss" });
+  const optimizer = checkOptimizer(train.optimizer);
+  if (optimizer.kind === "muon") {
+    throw new JobError("format", "train.optimizer: muon needs whole matrices, which a parameter server has not", { path: "train.optimizer" });
+  }
   return {
     loss,
     ...(train.logits === undefined ? {} : { logits: node(train.logits, "train.logits") }),
     ...(train.correct === undefined ? {} : { correct: node(train.correct, "train.correct") }),
-    optimizer: checkOptimizer(train.optimizer),
+    optimizer,
     rules: checkRules(train.rules),
   };
 }

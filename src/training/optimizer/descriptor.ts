@@ -23,11 +23,17 @@ interface Common {
 export type OptimizerDescriptor =
   | (Common & { kind: "sgd" })
   | (Common & { kind: "momentum"; momentum: number; nesterov?: boolean })
-  | (Common & { kind: "adam"; beta1: number; beta2: number; epsilon: number });
+  | (Common & { kind: "adam"; beta1: number; beta2: number; epsilon: number })
+  /**
+   * Jordan et al. 2024: matrices move along their momentum made orthogonal; all else (vectors, kernels, tables
+   * that embed) by AdamW at `vectorRate`. For local plans alone: a server's shards are not matrices.
+   */
+  | (Common & { kind: "muon"; momentum: number; vectorRate: number; beta1: number; beta2: number; epsilon: number });
 
 const RANGES: Record<string, { min: number; max: number; openMax?: boolean; optional?: boolean }> = {
   learningRate: { min: 0, max: 100 },
   weightDecay: { min: 0, max: 10, optional: true },
+  vectorRate: { min: 0, max: 100 },
   momentum: { min: 0, max: 1, openMax: true },
   beta1: { min: 0, max: 1, openMax: true },
   beta2: { min: 0, max: 1, openMax: true },
@@ -37,6 +43,7 @@ const FIELDS = {
   sgd: ["learningRate", "weightDecay"],
   momentum: ["learningRate", "weightDecay", "momentum"],
   adam: ["learningRate", "weightDecay", "beta1", "beta2", "epsilon"],
+  muon: ["learningRate", "weightDecay", "momentum", "vectorRate", "beta1", "beta2", "epsilon"],
 } as const;
 
 const fail = (message: string, fields: Record<string, unknown> = {}): never => {
@@ -76,7 +83,7 @@ export function checkOptimizer(value: unknown): OptimizerDescriptor {
   const record = value as Record<string, unknown>;
   const kind = record.kind as keyof typeof FIELDS;
   if (typeof kind !== "string" || !Object.hasOwn(FIELDS, kind)) {
-    fail(`unknown optimizer ${JSON.stringify(record.kind)}; expected sgd, momentum or adam`);
+    fail(`unknown optimizer ${JSON.stringify(record.kind)}; expected sgd, momentum, adam or muon`);
   }
   const checked: Record<string, unknown> = { kind };
   for (const key of FIELDS[kind]) {
@@ -105,5 +112,5 @@ export function learningRateAt(optimizer: OptimizerDescriptor, version: number):
 
 /** How many moment vectors the rule keeps beside the parameters. */
 export function momentsOf(optimizer: OptimizerDescriptor): readonly ("m" | "v")[] {
-  return optimizer.kind === "adam" ? ["m", "v"] : optimizer.kind === "momentum" ? ["m"] : [];
+  return optimizer.kind === "adam" || optimizer.kind === "muon" ? ["m", "v"] : optimizer.kind === "momentum" ? ["m"] : [];
 }

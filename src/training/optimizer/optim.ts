@@ -101,3 +101,14 @@ export function adamW(options: RateOptions & { beta1?: number; beta2?: number; e
     kind: "adam", beta1: 0.5, beta2: 0.999, epsilon: 1e-8, weightDecay: 0.01, ...options,
   }));
 }
+
+/**
+ * Muon (Jordan et al. 2024) for matrices, AdamW at `vectorRate` for all else; local training alone.
+ * A matrix moves by learningRate * sqrt(max(1, out / in)) times an orthogonal matrix.
+ */
+export function muon(options: { learningRate: number; vectorRate: number; momentum?: number; weightDecay?: number;
+  beta1?: number; beta2?: number; epsilon?: number }): Optimizer {
+  return new Optimizer(checkOptimizer({
+    kind: "muon", momentum: 0.95, weightDecay: 0.01, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, ...options,
+  }));
+}

@@ -2,6 +2,7 @@
  * Owns: the update kernels of a compute device, in the parameter server's terms.
  */
 import type { Device } from "../../device/device.js";
+import { TrainingError } from "../errors.js";
 import type { UpdateKernels } from "./update-kernels.js";
 
 export function createUpdateKernels(device: Device): UpdateKernels {
@@ -15,6 +16,8 @@ export function createUpdateKernels(device: Device): UpdateKernels {
         case "momentum":
           return device.applyAsync("momentum", [parameters, gradient, m!],
             { learningRate, weightDecay, momentum: optimizer.momentum, nesterov: optimizer.nesterov ?? false });
+        case "muon":
+          return Promise.reject(new TrainingError("option", "muon needs whole matrices: it trains in a local plan alone"));
         case "adam": {
           const { beta1, beta2, epsilon } = optimizer;
           return device.applyAsync("adam", [parameters, gradient, m!, v!],
