@@ -130,6 +130,60 @@ export const GENERATORS = {
     b.op("avgpool_grad", [dy], [b.tensor([n, h, w, c])], attrs);
     return b.done(`pool ${JSON.stringify(attrs)}`);
   },
+  activations(random) {
+    const b = createBuilder();
+    const n = random.pick(1, 5000);
+    const x = b.tensor([n], "special"), y = b.tensor([n], "special");
+    for (const op of ["gelu", "gelu_tanh", "silu"]) {
+      b.op(op, [x], [b.tensor([n])]);
+      b.op(`${op}_grad`, [x, y], [b.tensor([n])]);
+    }
+    return b.done("activations");
+  },
+  norms(random, large) {
+    const b = createBuilder();
+    const rows = random.pick(1, large ? 3000 : 100), n = random.pick(1, large ? 1600 : 200);
+    const fill = random.coin(4) ? "special" : "finite", shape = [rows, n];
+    const x = b.tensor(shape, fill), dy = b.tensor(shape), gamma = b.tensor([n]), beta = b.tensor([n]);
+    const mean = b.tensor([rows]), rstd = b.tensor([rows]), y = b.tensor(shape);
+    b.op("layer_norm", [x, gamma, beta], [b.tensor(shape), mean, rstd], { epsilon: 1e-5 });
+    b.op("layer_norm_grad", [dy, x, gamma, mean, rstd], [b.tensor(shape), b.tensor([n]), b.tensor([n])]);
+    b.op("rms_norm", [x, gamma], [b.tensor(shape), rstd], { epsilon: 1e-5 });
+    b.op("rms_norm_grad", [dy, x, gamma, rstd], [b.tensor(shape), b.tensor([n])]);
+    b.op("softmax", [x], [y]);
+    b.op("softmax_grad", [dy, y], [b.tensor(shape)]);
+    return b.done("norms");
+  },
+  embedding(random, large) {
+    const b = createBuilder();
+    const rows = random.pick(1, large ? 6000 : 300), vocabulary = random.pick(1, large ? 5000 : 50), n = random.pick(1, 130);
+    const ids = b.tensor([rows], `index ${vocabulary}`, "i32"), table = b.tensor([vocabulary, n]), x = b.tensor([rows, n]);
+    b.op("embedding", [table, ids], [b.tensor([rows, n])]);
+    b.op("bias_add", [x, b.tensor([n])], [x]);
+    b.op("embedding_grad", [x, ids], [table], { accumulate: bit(random) });
+    return b.done("embedding");
+  },
+  attention(random, large) {
+    const b = createBuilder();
+    const heads = random.pick(1, 3), size = random.coin() ? 64 : random.pick(1, 128), width = heads * size;
+    const batch = random.pick(1, 2), length = random.pick(1, large ? 600 : 150);
+    const attrs = { heads, causal: bit(random) }, fill = random.coin(6) ? "special" : "finite";
+    const qkv = b.tensor([batch, length, 3 * width], fill), dout = b.tensor([batch, length, width]);
+    const out = b.tensor([batch, length, width]), lse = b.tensor([batch, heads, length]);
+    b.op("attention", [qkv], [out, lse], attrs);
+    b.op("attention_grad", [dout, qkv, out, lse], [b.tensor([batch, length, 3 * width])], attrs);
+    return b.done(`attention ${JSON.stringify(attrs)}`);
+  },
+  random(random) {
+    const b = createBuilder();
+    const n = random.pick(1, 20000), x = b.tensor([n]), norm = b.tensor([1]);
+    const words = () => ({ seedLow: random.next(), seedHigh: random.next(), stream: random.next() });
+    b.op("fill", [], [b.tensor([n])], { ...words(), scale: 0.02, normal: bit(random) });
+    b.op("dropout", [x, b.tensor([1], "positive")], [b.tensor([n])], { ...words(), rate: 0.3 });
+    b.op("global_norm", [x], [norm]);
+    b.op("clip", [x, norm], [x], { limit: 0.5, normalize: bit(random) });
+    return b.done("random");
+  },
   loss(random, large) {
     const b = createBuilder();
     const rows = large ? random.pick(4000, 9000) : random.pick(1, 300), classes = random.pick(1, 40);
@@ -137,6 +191,7 @@ export const GENERATORS = {
     const labels = b.tensor([rows], `index ${classes}`, "i32");
     b.op("softmax_xent", [logits, labels], [b.tensor([1]), b.tensor([rows, classes])]);
     b.op("count_correct", [logits, labels], [b.tensor([1])]);
+    b.op("softmax_xent", [logits, labels], [b.tensor([1]), logits]);
     return b.done("loss");
   },
   optimizers(random) {

@@ -156,6 +156,7 @@ int execute(const Context& cx, const tesra_op& op, float* scratch, tesra_error* 
     case TESRA_OP_ATTENTION: attention(cx, op.u.attention, scratch); break;
     case TESRA_OP_ATTENTION_GRAD: attention_grad(cx, op.u.attention_grad, scratch); break;
     case TESRA_OP_DROPOUT: dropout(cx, op.u.dropout); break;
+    case TESRA_OP_FILL: fill(cx, op.u.fill); break;
     case TESRA_OP_GLOBAL_NORM: global_norm(cx, op.u.global_norm, scratch); break;
     case TESRA_OP_CLIP: clip(cx, op.u.clip); break;
     case TESRA_OP_U8_TO_F32: {

@@ -65,6 +65,7 @@ void embedding(const Context& cx, const tesra_embedding& o);
 void embedding_grad(const Context& cx, const tesra_embedding_grad& o);
 
 void dropout(const Context& cx, const tesra_dropout& o);
+void fill(const Context& cx, const tesra_fill& o);
 size_t global_norm_scratch(const tesra_global_norm& o);
 void global_norm(const Context& cx, const tesra_global_norm& o, float* scratch);
 void clip(const Context& cx, const tesra_clip& o);

@@ -24,6 +24,7 @@ static_assert(kBlock == 64, "16 x 16 threads of 4 x 4");
 
 struct Head {
   int length, size;
+  int blocks, block;  // of 64 positions: in all, and this one in the order of the grid
   int stride;         // floats a shared row
   int64_t qkv, out;   // where the head starts
   int64_t qkvRow, outRow;
@@ -32,9 +33,11 @@ struct Head {
 };
 template <class Op>
 __device__ __forceinline__ Head headOf(const Op& o) {
-  const int64_t h = blockIdx.y;
   Head a;
   a.length = o.length, a.size = o.head_size;
+  a.blocks = (o.length + kBlock - 1) / kBlock;
+  a.block = static_cast<int>(blockIdx.x) % a.blocks;
+  const int64_t h = static_cast<int>(blockIdx.x) / a.blocks;
   a.stride = (o.head_size + 3) / 4 * 4 + 4;
   a.outRow = static_cast<int64_t>(o.heads) * o.head_size;
   a.qkvRow = 3 * a.outRow;
@@ -122,8 +125,7 @@ __global__ void __launch_bounds__(kThreads) forward(tesra_attention o) {
   float* const q = reinterpret_cast<float*>(memory);
   float *const y = q + kBlock * a.stride, *const p = y + kBlock * a.stride;
   const int ty = static_cast<int>(threadIdx.x) / 16, tx = static_cast<int>(threadIdx.x) % 16;
-  const int blocks = (o.length + kBlock - 1) / kBlock;
-  const int block = blocks - 1 - static_cast<int>(blockIdx.x);  // the longest first
+  const int block = a.blocks - 1 - a.block;  // the longest first
   const int first = block * kBlock;
   const bool causal = o.causal != 0;
   const float* const base = o.qkv + a.qkv;
@@ -133,7 +135,7 @@ __global__ void __launch_bounds__(kThreads) forward(tesra_attention o) {
     top[r] = -INFINITY, lanes[r] = 0.0f;
     TESRA_FOR(g, kGroups) total[r][g] = 0.0f;
   }
-  const int last = causal ? block : blocks - 1;
+  const int last = causal ? block : a.blocks - 1;
   TESRA_NO_UNROLL
   for (int b = 0; b <= last; b++) {
     const int key0 = b * kBlock;
@@ -258,12 +260,11 @@ __global__ void __launch_bounds__(kThreads) keyGradients(tesra_attention_grad o,
   const Head a = headOf(o);
   const Pair b = pairOf(o, a, memory);
   const int ty = static_cast<int>(threadIdx.x) / 16, tx = static_cast<int>(threadIdx.x) % 16;
-  const int blocks = (o.length + kBlock - 1) / kBlock;
-  const int key0 = static_cast<int>(blockIdx.x) * kBlock;  // the first block has the most queries
-  const int start = o.causal ? static_cast<int>(blockIdx.x) : 0;
+  const int key0 = a.block * kBlock;  // the first block has the most queries
+  const int start = o.causal ? a.block : 0;
   float dk[4][kGroups], dv[4][kGroups];
   TESRA_NO_UNROLL
-  for (int block = start; block < blocks; block++) {
+  for (int block = start; block < a.blocks; block++) {
     const int query0 = block * kBlock, depth = inBlock(o.length, query0);
     float p[4][4], ds[4][4];
     scoreGradients(o, a, b, e, query0, key0, ty, tx, p, ds);
@@ -292,9 +293,8 @@ __global__ void __launch_bounds__(kThreads) queryGradients(tesra_attention_grad 
   const Head a = headOf(o);
   const Pair b = pairOf(o, a, memory);
   const int ty = static_cast<int>(threadIdx.x) / 16, tx = static_cast<int>(threadIdx.x) % 16;
-  const int blocks = (o.length + kBlock - 1) / kBlock;
-  const int own = blocks - 1 - static_cast<int>(blockIdx.x), query0 = own * kBlock;
-  const int last = o.causal ? own : blocks - 1;
+  const int own = a.blocks - 1 - a.block, query0 = own * kBlock;
+  const int last = o.causal ? own : a.blocks - 1;
   float dq[4][kGroups];
   TESRA_NO_UNROLL
   for (int block = 0; block <= last; block++) {
@@ -314,9 +314,8 @@ __global__ void __launch_bounds__(kThreads) queryGradients(tesra_attention_grad 
 }
 
 template <class Op>
-dim3 gridOf(const Op& op) {
-  return dim3(static_cast<unsigned>((op.length + kBlock - 1) / kBlock),
-              static_cast<unsigned>(op.batch * op.heads));
+unsigned gridOf(const Op& op) {
+  return static_cast<unsigned>((op.length + kBlock - 1) / kBlock * op.batch * op.heads);
 }
 // Two operands of 64 rows, and the scores.
 template <class Op>

@@ -47,6 +47,7 @@ cudaError_t launchOp(const Launch& launch, const tesra_op& op) {
     case TESRA_OP_SOFTMAX_GRAD: return launchSoftmax(launch, op.kind, op.u.softmax);
     case TESRA_OP_EMBEDDING: return launchEmbedding(launch, op.u.embedding);
     case TESRA_OP_EMBEDDING_GRAD: return launchEmbeddingGrad(launch, op.u.embedding_grad);
+    case TESRA_OP_FILL: return launchFill(launch, op.u.fill);
     case TESRA_OP_DROPOUT: return launchDropout(launch, op.u.dropout);
     case TESRA_OP_GLOBAL_NORM: return launchGlobalNorm(launch, op.u.global_norm);
     case TESRA_OP_CLIP: return launchClip(launch, op.u.clip);

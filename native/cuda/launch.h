@@ -48,6 +48,7 @@ cudaError_t launchAttention(const Launch& launch, const tesra_attention& op);
 size_t attentionGradScratch(const tesra_attention_grad& op);
 cudaError_t launchAttentionGrad(const Launch& launch, const tesra_attention_grad& op);
 
+cudaError_t launchFill(const Launch& launch, const tesra_fill& op);
 cudaError_t launchDropout(const Launch& launch, const tesra_dropout& op);
 size_t globalNormScratch(const tesra_global_norm& op);
 cudaError_t launchGlobalNorm(const Launch& launch, const tesra_global_norm& op);

@@ -68,6 +68,7 @@ enum tesra_op_kind {
   TESRA_OP_DROPOUT,
   TESRA_OP_GLOBAL_NORM,
   TESRA_OP_CLIP,
+  TESRA_OP_FILL,
 };
 
 // All pointers inside are device pointers (CPU: plain memory).
@@ -97,6 +98,7 @@ typedef struct tesra_op {
     tesra_dropout dropout;
     tesra_global_norm global_norm;
     tesra_clip clip;
+    tesra_fill fill;
   } u;
 } tesra_op;
 

@@ -14,7 +14,7 @@ export type { AsyncRules, TrainOperation } from "./optimizer/optim.js";
 export {
   compileEvaluation, compileLocalTraining, compileStep, type Compiled, type CompiledTensors, type CompileOptions,
 } from "./compile/compile.js";
-export { initialParameters, parameterLayout, type ParameterLayout, type ParameterSlot } from "./compile/layout.js";
+export { initialParameters, initialParametersOn, parameterLayout, type ParameterLayout, type ParameterSlot } from "./compile/layout.js";
 export {
   Evaluator, LocalTrainStep, TrainStep, type EvaluationResult, type Inputs, type StepResult,
 } from "./train-step.js";

@@ -2,7 +2,7 @@
 import { afterAll, describe, expect, it } from "vitest";
 import { openDevice } from "../../src/device/device.js";
 import { compileEvaluation, compileLocalTraining, compileStep } from "../../src/training/compile/compile.js";
-import { initialParameters } from "../../src/training/compile/layout.js";
+import { initialParameters, initialParametersOn } from "../../src/training/compile/layout.js";
 import { canonicalJob } from "../../src/training/graph/canonical.js";
 import { Graph, type Tensor } from "../../src/training/graph/graph.js";
 import { parseJob } from "../../src/training/graph/parse.js";
@@ -196,6 +196,13 @@ describe("a small GPT", () => {
     step.close();
     expect(losses.slice(-10).reduce((s, l) => s + l / 10, 0)).toBeLessThan(0.4);
     expect(() => parseJob(canonicalJob({ operation: muon.minimize(model.loss), run: { batchSize: 2, epochs: 1, seed: 1 } }))).toThrow(/muon needs whole matrices/);
+  });
+
+  it.each([0, 7, 2 ** 40 + 3])("starts from the same bits on the device, seed %d", (seed) => {
+    const graph = gpt2({ ...options, vocabulary: 13 }).graph;
+    graph.variable("uniform", [3, 7], { kind: "uniform", bound: 0.3 });
+    const [want, got] = [initialParameters(graph, seed), initialParametersOn(device, graph, seed)];
+    expect(Buffer.from(got.buffer).equals(Buffer.from(want.buffer))).toBe(true);
   });
 
   it("refuses tokens and labels outside the vocabulary, and batches of another size", async () => {

@@ -1,4 +1,4 @@
-// Owns: the plan operations of norm.h, embedding.h and attention.h.
+// Owns: the plan operations of norm.h, embedding.h, attention.h and random.h.
 #include "op-reader.h"
 
 namespace tesra {
@@ -147,7 +147,8 @@ bool attention_geometry(OpReader& r, Op& o, const Tensor& qkv, const Tensor& out
       !r.shape(qkv, {batch, length, 3 * width}) || !r.shape(out, {batch, length, width}) ||
       !r.elements(lse, static_cast<uint64_t>(batch) * static_cast<uint64_t>(length) *
                            static_cast<uint64_t>(o.heads)) ||
-      !r.check(length <= kSizeMax / 256 && batch * o.heads <= kSizeMax, "attention is too large"))
+      !r.check(length <= kSizeMax / 256 && (length / TESRA_ATTENTION_BLOCK + 1) * batch * o.heads <= kSizeMax,
+               "attention is too large"))
     return false;
   o.batch = static_cast<int32_t>(batch);
   o.length = static_cast<int32_t>(length);
@@ -200,7 +201,22 @@ bool build_dropout(OpReader& r, tesra_op* op, double*) {
   return r.separate({{0, 0}});
 }
 
+// out alone; attrs: scale, normal, and stream and seed as 32-bit words
+bool build_fill(OpReader& r, tesra_op* op, double*) {
+  if (!r.arity(0, 0, 1)) return false;
+  tesra_fill& o = op->u.fill;
+  o.out = r.f32(r.out(0));
+  o.n = static_cast<int64_t>(r.out(0).elements);
+  o.key_low = r.word("seedLow");
+  o.key_high = r.word("seedHigh");
+  o.stream = r.word("stream");
+  o.normal = r.flag("normal");
+  o.scale = r.number("scale", true, 0);
+  return r.ok();
+}
+
 const OpEntry kEntries[] = {
+    {"fill", TESRA_OP_FILL, build_fill},
     {"dropout", TESRA_OP_DROPOUT, build_dropout},
     {"bias_add", TESRA_OP_BIAS_ADD, build_bias_add},
     {"layer_norm", TESRA_OP_LAYER_NORM, build_layer_norm},

@@ -187,6 +187,22 @@ void checkDropoutAndClip() {
     out.host[i] = words[i % 4] >> 8 >= 0x333333u ? x.host[i] * 1.25f : 0.0f;
   }
   compare(out, "dropout " + dims({n}));
+  for (const bool normal : {false, true}) {
+    op.kind = TESRA_OP_FILL;
+    op.u.fill = {out.on, n, random32(), random32(), random32(), normal, 0.7};
+    run(op);
+    const auto uniform = [&](int64_t w) {
+      double u[4];
+      tesra_uniforms(&op.u.fill, static_cast<uint64_t>(w / 4), u);
+      return u[w % 4];
+    };
+    for (int i = 0; i < n; i++) {
+      double sum = normal ? -6.0 : 2.0 * uniform(i) - 1.0;
+      for (int w = 0; normal && w < 12; w++) sum = sum + uniform(int64_t{12} * i + w);
+      out.host[i] = static_cast<float>(sum * 0.7);
+    }
+    compare(out, "fill " + dims({n, normal}));
+  }
   op.kind = TESRA_OP_GLOBAL_NORM;
   op.u.global_norm = {x.on, norm.on, n};
   run(op);
