@@ -4,7 +4,11 @@
 import { writeFileSync } from "node:fs";
 import { machine } from "./machine.mjs";
 
-const suites = { training: () => import("./training/suite.mjs"), runtime: () => import("./runtime/suite.mjs") };
+const suites = {
+  kernels: () => import("./kernels/suite.mjs"),
+  training: () => import("./training/suite.mjs"),
+  runtime: () => import("./runtime/suite.mjs"),
+};
 
 const args = process.argv.slice(2);
 const flag = (name) => args.includes(name);
@@ -23,16 +27,17 @@ Suites: ${Object.keys(suites).join(", ")}
 
   --quick    under a minute, with more spread
   --json     the last line of stdout is one JSON object
-  --only N   runtime: only these lines ("ask" also takes "ask-window"); a wrong name lists them all
-  --no-peers runtime: our side alone
+  --only N   kernels, runtime: only these lines ("ask" also takes "ask-window"); a wrong name lists them all
+  --no-peers kernels, runtime: our side alone
   --runs N   interleaved runs of each side (default 5, quick 3)
   --output F also write the JSON to a file
 
-The PyTorch peer needs a Python with torch: TESRA_PYTHON=/path/to/python (default python3). The runtime's peers on
+The PyTorch and onnxruntime peers need a Python that has them: TESRA_PYTHON=/path/to/python (default python3). The runtime's peers on
 npm are installed into bench/peers/runtime when first needed; bench/README.md says how to get Erlang and Ray.
 
 Examples:
   npm run bench -- training --quick
+  TESRA_PYTHON=~/torch/bin/python npm run bench -- kernels --only sgemm,int8 --quick
   TESRA_PYTHON=~/torch/bin/python npm run bench -- training --json
   npm run bench -- runtime --only ask,spawn-stop --quick`);
   process.exit(suiteName || flag("--help") || flag("-h") ? 0 : 2);

@@ -164,7 +164,7 @@ void timeInt8(int m, int n, int k) {
   const double work = static_cast<double>(m) * n * k;
   char name[96];
   double ms = timeMs([&](int) {
-    MUST(launchInt8Gemm(stream, a.bytes(), b.bytes(), static_cast<int32_t*>(c.at), m, n, k));
+    MUST(launchInt8Gemm(stream, a.bytes(), b.bytes(), static_cast<int32_t*>(c.at), m, n, k, k));
   });
   std::snprintf(name, sizeof name, "int8 gemm %dx%dx%d", m, n, k);
   report(name, ms, work / ms / 1e9, "TMAC/s");

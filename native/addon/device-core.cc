@@ -50,32 +50,20 @@ Napi::Promise DeviceCore::submit(Napi::Env env, std::unique_ptr<Job> job) {
     return promise;
   }
   if (pending_++ == 0) napi_ref_threadsafe_function(env, finished_);
-  {
-    std::lock_guard<std::mutex> lock(queue_mutex_);
-    queue_.push_back(std::move(job));
-    if (!thread_.joinable()) thread_ = std::thread([this] { loop(); });
-  }
-  wake_.notify_one();
+  job->core = this;
+  executor_.post(std::move(job));
   return promise;
 }
 
-void DeviceCore::loop() {
-  for (;;) {
-    std::unique_ptr<Job> job;
-    {
-      std::unique_lock<std::mutex> lock(queue_mutex_);
-      wake_.wait(lock, [&] { return stop_ || !queue_.empty(); });
-      if (stop_) return;
-      job = std::move(queue_.front());
-      queue_.pop_front();
-    }
-    {
-      std::lock_guard<std::mutex> lock(mutex);
-      job->work(&job->error);
-    }
-    Delivery* d = new Delivery{std::move(job), &pending_, finished_};
-    napi_call_threadsafe_function(finished_, d, napi_tsfn_nonblocking);
+// On the executor's thread.
+void Job::run(std::unique_ptr<Executor::Job> self) {
+  {
+    std::lock_guard<std::mutex> lock(core->mutex);
+    work(&error);
   }
+  self.release();
+  Delivery* d = new Delivery{std::unique_ptr<Job>(this), &core->pending_, core->finished_};
+  napi_call_threadsafe_function(core->finished_, d, napi_tsfn_nonblocking);
 }
 
 void DeviceCore::deliver(napi_env env, napi_value, void*, void* data) {
@@ -99,28 +87,23 @@ void DeviceCore::deliver(napi_env env, napi_value, void*, void* data) {
   else job.deferred.Resolve(value);
 }
 
-void DeviceCore::join() {
+std::deque<std::unique_ptr<Executor::Job>> DeviceCore::stop() {
   stopping.store(true);
-  {
-    std::lock_guard<std::mutex> lock(queue_mutex_);
-    stop_ = true;
-  }
-  wake_.notify_all();
-  if (thread_.joinable()) thread_.join();
+  return executor_.stop();
 }
 
 void DeviceCore::close() {
   if (closed_) return;
   closed_ = true;
-  join();
+  auto left = stop();
   if (!finished_) return;
-  for (auto& job : queue_) {
+  for (auto& each : left) {
+    std::unique_ptr<Job> job(static_cast<Job*>(each.release()));
     job->error.code = TESRA_E_UNAVAILABLE;
     std::strcpy(job->error.message, "the device was closed before the operation ran");
     napi_call_threadsafe_function(finished_, new Delivery{std::move(job), &pending_, finished_},
                                   napi_tsfn_nonblocking);
   }
-  queue_.clear();
   napi_remove_env_cleanup_hook(env_, at_exit, this);
   // The queued deliveries still need `pending_`: they hold the object alive through Job::kept.
   napi_release_threadsafe_function(finished_, napi_tsfn_release);
@@ -130,10 +113,8 @@ void DeviceCore::close() {
 void DeviceCore::at_exit(void* self) {
   DeviceCore* core = static_cast<DeviceCore*>(self);
   core->closed_ = true;
-  core->join();
-  for (auto& job : core->queue_)
-    for (auto& k : job->kept) k.SuppressDestruct();
-  core->queue_.clear();
+  for (auto& job : core->stop())
+    for (auto& k : static_cast<Job*>(job.get())->kept) k.SuppressDestruct();
 }
 
 }  // namespace tesra

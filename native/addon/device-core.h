@@ -5,29 +5,31 @@
 #include <napi.h>
 
 #include <atomic>
-#include <condition_variable>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
-#include <thread>
 #include <vector>
 
 #include "../kernels/backend.h"
+#include "executor.h"
 
 namespace tesra {
 
 // Jobs waiting on one device: beyond it the caller is outrunning the machine, so it is told.
 constexpr size_t kJobsMax = 256;
 
-struct Job {
+class DeviceCore;
+
+struct Job : Executor::Job {
   explicit Job(Napi::Env env) : deferred(Napi::Promise::Deferred::New(env)) {}
+  void run(std::unique_ptr<Executor::Job> self) override;
   Napi::Promise::Deferred deferred;
   std::vector<Napi::ObjectReference> kept;  // receivers and buffers, alive until settled
   std::function<int(tesra_error*)> work;    // executor thread
   std::function<Napi::Value(Napi::Env)> result;  // JavaScript thread, after success
   std::function<void()> settled;                 // JavaScript thread, in any case
   tesra_error error{};
+  DeviceCore* core = nullptr;  // alive as long as the job: `work` or `kept` holds it
 };
 
 class DeviceCore {
@@ -65,20 +67,17 @@ class DeviceCore {
   std::atomic<bool> stopping{false};  // the device is closing: a long job ends early
 
  private:
+  friend struct Job;
   static void deliver(napi_env env, napi_value, void*, void* data);
   static void at_exit(void* self);
-  void loop();
-  void join();
+  // @returns what never ran.
+  std::deque<std::unique_ptr<Executor::Job>> stop();
 
   std::mutex side_mutex_;
-  std::mutex queue_mutex_;
-  std::condition_variable wake_;
-  std::deque<std::unique_ptr<Job>> queue_;
-  std::thread thread_;
+  Executor executor_;
   napi_threadsafe_function finished_ = nullptr;
   napi_env env_ = nullptr;
   size_t pending_ = 0;  // JavaScript thread only
-  bool stop_ = false;
   bool closed_ = false;
 };
 

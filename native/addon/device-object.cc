@@ -200,8 +200,9 @@ DeviceObject::DeviceObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<De
   if (isa == "scalar") options.isa = 1;
   else if (isa == "avx2") options.isa = 2;
   else if (isa == "avx512") options.isa = 3;
+  else if (isa == "amx") options.isa = 4;
   else if (!isa.empty()) {
-    throw_error(env, "argument", "isa must be scalar, avx2 or avx512, but is " + isa);
+    throw_error(env, "argument", "isa must be scalar, avx2, avx512 or amx, but is " + isa);
     return;
   }
   tesra_error error{};
@@ -352,7 +353,7 @@ Napi::Value DeviceObject::blake3(const Napi::CallbackInfo& info) {
   return out;
 }
 
-// (a, bT, {m, n, k}) -> Int32Array m x n
+// (a, bT, {m, n, k}, out?) -> Int32Array m x n
 Napi::Value DeviceObject::int8_gemm(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   int32_t m = 0, n = 0, k = 0;
@@ -366,11 +367,18 @@ Napi::Value DeviceObject::int8_gemm(const Napi::CallbackInfo& info) {
     return env.Undefined();
   if (static_cast<double>(m) * n > 1073741824.0)
     return throw_error(env, "shape", "the product has more than 2^30 elements"), env.Undefined();
-  Napi::Int32Array out = Napi::Int32Array::New(env, static_cast<size_t>(m) * n);
-  if (env.IsExceptionPending()) return env.Undefined();
+  const size_t cells = static_cast<size_t>(m) * n;
+  View c;
+  Napi::Value out = info[3];
+  if (out.IsUndefined()) out = Napi::Int32Array::New(env, cells);
+  if (env.IsExceptionPending() || !read_view(env, out, "out", napi_int32_array, cells, &c))
+    return env.Undefined();
+  if (overlap(c, a) || overlap(c, b))
+    return throw_error(env, "argument", "out overlaps an operand"), env.Undefined();
   tesra_error error{};
   tesra_int8_gemm args{reinterpret_cast<const int8_t*>(a.data),
-                       reinterpret_cast<const int8_t*>(b.data), out.Data(), m, n, k};
+                       reinterpret_cast<const int8_t*>(b.data), reinterpret_cast<int32_t*>(c.data),
+                       m, n, k};
   core_->with_any([&](auto* back, auto* d) { return back->int8_gemm(d, &args, &error); });
   if (error.code != TESRA_OK) throw_error(env, error);
   return out;

@@ -9,12 +9,21 @@
 #include <new>
 #include <vector>
 
+#ifdef __linux__
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <cpuid.h>
+#endif
+
 #include "cn2/device.h"
 #include "cpu.h"
 
 struct tesra_device {
   tesra::Context context;
   std::unique_ptr<tesra::ThreadPool> pool;
+  tesra::Workspace workspace;
   tesra::Scratchpads scratchpads;
 };
 
@@ -39,8 +48,19 @@ int fail(tesra_error* error, int code, const char* format, ...) {
 namespace {
 
 struct Features {
-  bool avx2 = false, avx512 = false, vnni = false;
+  bool avx2 = false, avx512 = false, vnni = false, amx = false;
 };
+
+// Linux hands out the 8 KiB of tile state on request, once a process (arch_prctl(2),
+// ARCH_REQ_XCOMP_PERM for feature 18); it refuses where it or a sandbox knows no AMX.
+bool amx_permitted() {
+#if defined(__linux__) && defined(__x86_64__)
+  static const bool permitted = syscall(SYS_arch_prctl, 0x1023, 18) == 0;
+  return permitted;
+#else
+  return false;
+#endif
+}
 
 Features features() {
   Features f;
@@ -51,6 +71,9 @@ Features features() {
   f.avx512 = f.avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
              __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   f.vnni = f.avx512 && __builtin_cpu_supports("avx512vnni");
+  unsigned a, b, c, d;
+  f.amx = f.vnni && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 24 & 3) == 3 &&
+          amx_permitted();  // AMX-TILE and AMX-INT8
 #endif
   return f;
 }
@@ -60,24 +83,22 @@ const Kernels* choose(int isa) {
   const Features f = features();
   switch (isa) {
     case 0:
-      return f.avx512 ? avx512_kernels(f.vnni) : f.avx2 ? avx2_kernels() : scalar_kernels();
+      return f.amx      ? amx_kernels()
+             : f.avx512 ? avx512_kernels(f.vnni)
+             : f.avx2   ? avx2_kernels()
+                        : scalar_kernels();
     case 1: return scalar_kernels();
     case 2: return f.avx2 ? avx2_kernels() : nullptr;
     case 3: return f.avx512 ? avx512_kernels(f.vnni) : nullptr;
+    case 4: return f.amx ? amx_kernels() : nullptr;
     default: return nullptr;
   }
-}
-
-void* aligned(size_t size) {
-  void* p = nullptr;
-  if (posix_memalign(&p, 64, round_up(larger<int64_t>(static_cast<int64_t>(size), 64), 64)) != 0)
-    return nullptr;
-  return p;
 }
 
 size_t scratch_of(const Context& cx, const tesra_op& op) {
   switch (op.kind) {
     case TESRA_OP_GEMM: return gemm_scratch(cx, op.u.gemm);
+    case TESRA_OP_EXACT_GEMM: return exact_gemm_scratch(cx, op.u.exact_gemm);
     case TESRA_OP_BIAS_GRAD: return bias_grad_scratch(op.u.bias_grad);
     case TESRA_OP_CONV2D: return conv_scratch(cx, op.u.conv);
     case TESRA_OP_CONV2D_DX: return conv_dx_scratch(cx, op.u.conv);
@@ -119,6 +140,7 @@ int execute(const Context& cx, const tesra_op& op, float* scratch, tesra_error* 
   const tesra_map& m = op.u.map;
   switch (op.kind) {
     case TESRA_OP_GEMM: gemm(cx, op.u.gemm, scratch); break;
+    case TESRA_OP_EXACT_GEMM: exact_gemm(cx, op.u.exact_gemm, scratch); break;
     case TESRA_OP_BIAS_GRAD: bias_grad(cx, op.u.bias_grad, scratch); break;
     case TESRA_OP_RELU:
       parallel_ranges(cx, m.n, kElementGrain,
@@ -224,26 +246,26 @@ void probe(tesra_probe* out) {
 }
 
 int open(const tesra_open* options, tesra_device** out, tesra_error* error) {
-  static const char* const names[] = {"the best", "scalar", "avx2", "avx512"};
+  static const char* const names[] = {"the best", "scalar", "avx2", "avx512", "amx"};
   int isa = options->isa;
   if (isa == 0) {
     const char* wanted = std::getenv("TESRA_ISA");
     if (wanted && *wanted) {
-      for (int i = 1; i <= 3; ++i)
+      for (int i = 1; i <= 4; ++i)
         if (std::strcmp(wanted, names[i]) == 0) isa = i;
       if (isa == 0)
         return fail(error, TESRA_E_ARGUMENT,
-                    "TESRA_ISA is \"%.32s\"; it may be scalar, avx2 or avx512", wanted);
+                    "TESRA_ISA is \"%.32s\"; it may be scalar, avx2, avx512 or amx", wanted);
     }
   }
   const Kernels* kernels = choose(isa);
   if (!kernels)
     return fail(error, TESRA_E_UNAVAILABLE, "this CPU or build has no %s kernels; leave TESRA_ISA unset",
-                isa >= 0 && isa <= 3 ? names[isa] : "such");
+                isa >= 0 && isa <= 4 ? names[isa] : "such");
   try {
     std::unique_ptr<tesra_device> d(new tesra_device);
     d->pool.reset(new ThreadPool(options->threads > 0 ? options->threads : available_threads()));
-    d->context = {kernels, d->pool.get()};
+    d->context = {kernels, d->pool.get(), &d->workspace};
     *out = d.release();
   } catch (const std::exception& e) {
     return fail(error, TESRA_E_MEMORY, "the CPU device could not start its threads: %s", e.what());
@@ -261,7 +283,7 @@ void describe(tesra_device* device, tesra_device_info* out) {
 }
 
 int alloc(tesra_device*, size_t size, void** out, tesra_error* error) {
-  void* p = aligned(size);
+  void* p = allocate_aligned(size);
   if (!p) return fail(error, TESRA_E_MEMORY, "no memory for %zu bytes", size);
   std::memset(p, 0, static_cast<size_t>(round_up(static_cast<int64_t>(size), 64)));
   *out = p;
@@ -286,7 +308,7 @@ int plan_create(tesra_device* device, const tesra_op* ops, size_t count, tesra_p
   } catch (const std::bad_alloc&) {
     return fail(error, TESRA_E_MEMORY, "no memory for a plan of %zu operations", count);
   }
-  plan->scratch = static_cast<float*>(aligned(floats * sizeof(float)));
+  plan->scratch = static_cast<float*>(allocate_aligned(floats * sizeof(float)));
   if (!plan->scratch)
     return fail(error, TESRA_E_MEMORY, "no memory for %zu bytes of scratch", floats * sizeof(float));
   *out = plan.release();
@@ -311,7 +333,7 @@ int run_op(tesra_device* device, const tesra_op* op, tesra_error* error) {
   const size_t floats = scratch_of(device->context, *op);
   float* scratch = nullptr;
   if (floats) {
-    scratch = static_cast<float*>(aligned(floats * sizeof(float)));
+    scratch = static_cast<float*>(allocate_aligned(floats * sizeof(float)));
     if (!scratch)
       return fail(error, TESRA_E_MEMORY, "no memory for %zu bytes of scratch",
                   floats * sizeof(float));

@@ -7,10 +7,30 @@
 
 namespace tesra {
 
+// Memory of a device that grows to the largest request and is kept, for the operations that own no
+// scratch. Contents do not outlive a call.
+class Workspace {
+ public:
+  Workspace() = default;
+  ~Workspace();
+  Workspace(const Workspace&) = delete;
+  Workspace& operator=(const Workspace&) = delete;
+  void* take(size_t bytes);  // 64-byte aligned; throws std::bad_alloc
+
+ private:
+  void* memory_ = nullptr;
+  size_t bytes_ = 0;
+};
+
 struct Context {
   const Kernels* kernels;
   ThreadPool* pool;
+  Workspace* workspace;
 };
+
+// 64-byte aligned, to be freed by std::free; NULL when there is none. From 1 MiB on it lies on huge
+// pages where the system gives them: packed operands are walked with large strides.
+void* allocate_aligned(size_t bytes);
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 inline int64_t round_up(int64_t a, int64_t b) { return ceil_div(a, b) * b; }
@@ -35,6 +55,8 @@ void parallel_ranges(const Context& cx, int64_t n, int64_t grain, const F& body)
 
 size_t gemm_scratch(const Context& cx, const tesra_gemm& g);
 void gemm(const Context& cx, const tesra_gemm& g, float* scratch);
+size_t exact_gemm_scratch(const Context& cx, const tesra_exact_gemm& e);
+void exact_gemm(const Context& cx, const tesra_exact_gemm& e, float* scratch);
 size_t bias_grad_scratch(const tesra_bias_grad& b);
 void bias_grad(const Context& cx, const tesra_bias_grad& b, float* scratch);
 

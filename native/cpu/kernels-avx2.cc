@@ -129,6 +129,15 @@ inline void ustore(uint32_t* p, uvec x) {
 }
 inline uvec uadd(uvec a, uvec b) { return _mm256_add_epi32(a, b); }
 inline uvec uxor(uvec a, uvec b) { return _mm256_xor_si256(a, b); }
+inline uvec umax(uvec a, uvec b) { return _mm256_max_epu32(a, b); }
+inline uvec umagnitude(vec x) {
+  return _mm256_and_si256(_mm256_castps_si256(x), _mm256_set1_epi32(0x7fffffff));
+}
+inline void vstore_i8(int8_t* p, vec x) {
+  const __m256i i = _mm256_cvtps_epi32(x);
+  const __m128i w = _mm_packs_epi32(_mm256_castsi256_si128(i), _mm256_extracti128_si256(i, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(w, w));
+}
 template <int N>
 inline uvec urotr(uvec x) {
   if (N == 16)
@@ -172,10 +181,8 @@ Kernels build() {
   FillColumns<1, 12>::fill(k);
   FillColumns<2, 6>::fill(k);
   FillColumns<3, 4>::fill(k);
-  k.pow_depth = 2;
-  k.pow_pack_a = pow_pack_a_pairs;
-  k.pow_pack_b = pow_pack_b_pairs;
-  k.pow_tile = pow_tile_pairs;
+  k.int8 = {8, 2, 2, 8, false, int8_pack_a_pairs, int8_pack_b_pairs, int8_tile_pairs, nullptr,
+            nullptr};
   return k;
 }
 

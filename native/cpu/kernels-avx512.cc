@@ -111,15 +111,21 @@ inline uvec uload(const uint32_t* p) { return _mm512_loadu_si512(p); }
 inline void ustore(uint32_t* p, uvec x) { _mm512_storeu_si512(p, x); }
 inline uvec uadd(uvec a, uvec b) { return _mm512_add_epi32(a, b); }
 inline uvec uxor(uvec a, uvec b) { return _mm512_xor_si512(a, b); }
+inline uvec umax(uvec a, uvec b) { return _mm512_max_epu32(a, b); }
+inline uvec umagnitude(vec x) {
+  return _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff));
+}
+inline void vstore_i8(int8_t* p, vec x) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x)));
+}
 template <int N>
 inline uvec urotr(uvec x) {
   return _mm512_ror_epi32(x, N);
 }
 
-inline void uload_blocks(const uint8_t* data, int64_t stride, int count, uvec (&m)[16]) {
-  __m512i r[16], t[16];
-#pragma GCC unroll 16
-  for (int l = 0; l < 16; ++l) r[l] = _mm512_loadu_si512(data + stride * (l < count ? l : count - 1));
+// m[w]: word w of each of the 16 rows r.
+inline void transpose_words(__m512i (&r)[16], uvec (&m)[16]) {
+  __m512i t[16];
 #pragma GCC unroll 8
   for (int i = 0; i < 8; ++i) {
     t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
@@ -146,6 +152,13 @@ inline void uload_blocks(const uint8_t* data, int64_t stride, int count, uvec (&
   }
 }
 
+inline void uload_blocks(const uint8_t* data, int64_t stride, int count, uvec (&m)[16]) {
+  __m512i r[16];
+#pragma GCC unroll 16
+  for (int l = 0; l < 16; ++l) r[l] = _mm512_loadu_si512(data + stride * (l < count ? l : count - 1));
+  transpose_words(r, m);
+}
+
 #include "x86.inc"
 #include "kernels.inc"
 #include "transformer.inc"
@@ -170,10 +183,8 @@ Kernels build() {
   FillColumns<2, 14>::fill(k);
   FillColumns<3, 8>::fill(k);
   k.grid_5x5 = tile<5, 5, 1>;
-  k.pow_depth = 2;
-  k.pow_pack_a = pow_pack_a_pairs;
-  k.pow_pack_b = pow_pack_b_pairs;
-  k.pow_tile = pow_tile_pairs;
+  k.int8 = {8, 2, 2, 8, false, int8_pack_a_pairs, int8_pack_b_pairs, int8_tile_pairs, nullptr,
+            nullptr};
   return k;
 }
 
@@ -186,56 +197,72 @@ Kernels build() {
 namespace tesra {
 namespace {
 
-// vpdpbusd multiplies unsigned by signed bytes, so A travels as a + 128 and each chunk starts by
-// adding -128 * (sum of B over the chunk): the running sums stay exact, as the transcript needs.
-void pow_pack_a_vnni(const int8_t* a, int64_t lda, int32_t k, void* out) {
-  uint32_t* to = static_cast<uint32_t*>(out);
-  for (int32_t i = 0; i < k; i += 4)
-    for (int r = 0; r < 8; ++r) {
-      uint32_t w = 0;
-      if (i + 4 <= k) std::memcpy(&w, a + r * lda + i, 4);
-      else std::memcpy(&w, a + r * lda + i, static_cast<size_t>(k - i));
-      *to++ = w ^ 0x80808080u;
-    }
+// 64 bytes of k from each of 16 rows, zero beyond `have` rows and beyond `left` bytes, transposed in
+// words of 4 bytes: m[w] holds k 4w .. 4w+3 of every row.
+inline void load_words(const int8_t* from, int64_t ld, int have, int64_t left, uvec (&m)[16]) {
+  const __mmask64 mask = left >= 64 ? ~__mmask64{0} : (__mmask64{1} << left) - 1;
+  __m512i r[16];
+#pragma GCC unroll 16
+  for (int l = 0; l < 16; ++l)
+    r[l] = l < have ? _mm512_maskz_loadu_epi8(mask, from + l * ld) : _mm512_setzero_si512();
+  transpose_words(r, m);
 }
 
-void pow_pack_b_vnni(const int8_t* bt, int64_t ldb, int32_t k, void* out, int32_t* correction) {
-  uint32_t* to = static_cast<uint32_t*>(out);
-  for (int32_t begin = 0; begin < k; begin += TESRA_CRM_CHUNK, correction += 32) {
-    const int32_t end = begin + TESRA_CRM_CHUNK < k ? begin + TESRA_CRM_CHUNK : k;
-    const __m512i ones = _mm512_set1_epi8(1);
-    __m512i s0 = _mm512_setzero_si512(), s1 = s0;
-    for (int32_t i = begin; i < end; i += 4, to += 32) {
-      for (int j = 0; j < 32; ++j) {
-        uint32_t w = 0;
-        if (i + 4 <= k) std::memcpy(&w, bt + j * ldb + i, 4);
-        else std::memcpy(&w, bt + j * ldb + i, static_cast<size_t>(k - i));
-        to[j] = w;
+// vpdpbusd multiplies unsigned by signed bytes, so A travels as a + 128 and each chunk starts by
+// adding -128 * (sum of B over the chunk): the running sums stay exact, as the transcript needs.
+void int8_pack_a_vnni(const int8_t* a, int64_t lda, int rows, int32_t k, void* out) {
+  int32_t* to = static_cast<int32_t*>(out);
+  const __m512i offset = _mm512_set1_epi8(-128);
+  for (int32_t i = 0; i < k; i += 64) {
+    uvec m[16];
+    load_words(a + i, lda, rows < 8 ? rows : 8, k - i, m);
+    const int32_t words = (k - i + 3) / 4 < 16 ? (k - i + 3) / 4 : 16;
+    for (int32_t w = 0; w < words; ++w, to += 8)
+      _mm256_storeu_si256(reinterpret_cast<__m256i*>(to),
+                          _mm512_castsi512_si256(_mm512_xor_si512(m[w], offset)));
+  }
+}
+
+void int8_pack_b_vnni(const int8_t* bt, int64_t ldb, int columns, int32_t k, int32_t chunk,
+                      void* out, int32_t* correction) {
+  int32_t* to = static_cast<int32_t*>(out);
+  const __m512i ones = _mm512_set1_epi8(1), zero = _mm512_setzero_si512();
+  for (int32_t begin = 0; begin < k; begin += chunk, correction += 32) {
+    const int32_t end = begin + chunk < k ? begin + chunk : k;
+    __m512i s0 = zero, s1 = zero;
+    for (int32_t i = begin; i < end; i += 64) {
+      uvec m0[16], m1[16];
+      load_words(bt + i, ldb, columns, end - i, m0);
+      load_words(bt + 16 * ldb + i, ldb, columns - 16, end - i, m1);
+      const int32_t words = (end - i + 3) / 4 < 16 ? (end - i + 3) / 4 : 16;
+      for (int32_t w = 0; w < words; ++w, to += 32) {
+        s0 = _mm512_dpbusd_epi32(s0, ones, m0[w]);
+        s1 = _mm512_dpbusd_epi32(s1, ones, m1[w]);
+        _mm512_storeu_si512(to, m0[w]);
+        _mm512_storeu_si512(to + 16, m1[w]);
       }
-      s0 = _mm512_dpbusd_epi32(s0, ones, _mm512_loadu_si512(to));
-      s1 = _mm512_dpbusd_epi32(s1, ones, _mm512_loadu_si512(to + 16));
     }
-    const __m512i zero = _mm512_setzero_si512();
     _mm512_storeu_si512(correction, _mm512_sub_epi32(zero, _mm512_slli_epi32(s0, 7)));
     _mm512_storeu_si512(correction + 16, _mm512_sub_epi32(zero, _mm512_slli_epi32(s1, 7)));
   }
 }
 
-void pow_tile_vnni(const void* pa, const void* pb, const int32_t* correction, int32_t k,
-                   uint32_t* x, int64_t x_stride, int32_t* c, int64_t ldc) {
-  const int32_t* a = static_cast<const int32_t*>(pa);
-  const int8_t* b = static_cast<const int8_t*>(pb);
+void int8_tile_vnni(const Int8Tile& t) {
+  const int32_t* a = static_cast<const int32_t*>(t.a);
+  const int8_t* b = static_cast<const int8_t*>(t.b);
+  const int32_t* correction = t.correction;
+  uint32_t* x = t.x;
   __m512i acc[8][2];
 #pragma GCC unroll 8
   for (int r = 0; r < 8; ++r) acc[r][0] = acc[r][1] = _mm512_setzero_si512();
-  for (int32_t begin = 0; begin < k; begin += TESRA_CRM_CHUNK, correction += 32) {
+  for (int32_t begin = 0; begin < t.k; begin += t.chunk, correction += 32) {
     const __m512i k0 = _mm512_loadu_si512(correction), k1 = _mm512_loadu_si512(correction + 16);
 #pragma GCC unroll 8
     for (int r = 0; r < 8; ++r) {
       acc[r][0] = _mm512_add_epi32(acc[r][0], k0);
       acc[r][1] = _mm512_add_epi32(acc[r][1], k1);
     }
-    const int32_t end = begin + TESRA_CRM_CHUNK < k ? begin + TESRA_CRM_CHUNK : k;
+    const int32_t end = begin + t.chunk < t.k ? begin + t.chunk : t.k;
     for (int32_t i = begin; i < end; i += 4) {
       const __m512i b0 = _mm512_loadu_si512(b), b1 = _mm512_loadu_si512(b + 64);
 #pragma GCC unroll 8
@@ -247,19 +274,144 @@ void pow_tile_vnni(const void* pa, const void* pb, const int32_t* correction, in
       a += 8;
       b += 128;
     }
-    if (x && end - begin == TESRA_CRM_CHUNK) {
+    if (x) {
       __m512i s = _mm512_loadu_si512(x);
 #pragma GCC unroll 8
       for (int r = 0; r < 8; ++r) s = _mm512_ternarylogic_epi32(s, acc[r][0], acc[r][1], 0x96);
       _mm512_storeu_si512(x, s);
-      x += x_stride;
+      x += t.x_stride;
     }
   }
-  if (c)
+  if (t.c)
+#pragma GCC unroll 8
     for (int r = 0; r < 8; ++r) {
-      _mm512_storeu_si512(c + r * ldc, acc[r][0]);
-      _mm512_storeu_si512(c + r * ldc + 16, acc[r][1]);
+      _mm512_storeu_si512(t.c + r * t.ldc, acc[r][0]);
+      _mm512_storeu_si512(t.c + r * t.ldc + 16, acc[r][1]);
     }
+}
+
+// ---------------------------------------------------------------- AMX
+
+// A group is 32 rows, two tiles high: [k / 64][2][16 rows][64 bytes] when packed.
+void int8_pack_a_amx(const int8_t* a, int64_t lda, int rows, int32_t k, void* out) {
+  int8_t* to = static_cast<int8_t*>(out);
+  for (int32_t i = 0; i < k; i += 64) {
+    const __mmask64 mask = k - i >= 64 ? ~__mmask64{0} : (__mmask64{1} << (k - i)) - 1;
+    for (int r = 0; r < 32; ++r, to += 64)
+      _mm512_storeu_si512(to, r < rows ? _mm512_maskz_loadu_epi8(mask, a + r * lda + i)
+                                       : _mm512_setzero_si512());
+  }
+}
+
+// A panel is 32 columns, two tiles wide: [k / 64][2][16 words of 4 k][16 columns].
+void int8_pack_b_amx(const int8_t* bt, int64_t ldb, int columns, int32_t k, int32_t, void* out,
+                     int32_t*) {
+  int8_t* to = static_cast<int8_t*>(out);
+  for (int32_t i = 0; i < k; i += 64)
+    for (int half = 0; half < 32; half += 16) {
+      uvec m[16];
+      load_words(bt + half * ldb + i, ldb, columns - half, k - i, m);
+#pragma GCC unroll 16
+      for (int w = 0; w < 16; ++w, to += 64) _mm512_storeu_si512(to, m[w]);
+    }
+}
+
+}  // namespace
+}  // namespace tesra
+#pragma GCC pop_options
+
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512vl,amx-tile,amx-int8")
+namespace tesra {
+namespace {
+
+// gcc's tile intrinsics do not say which memory they touch.
+inline void memory_barrier() { asm volatile("" : : : "memory"); }
+
+void amx_begin() {
+  // Palette 1; 64 bytes a row (16-bit words from byte 16) and 16 rows (bytes from 48) of 8 tiles.
+  alignas(64) uint8_t config[64] = {1};
+  for (int tile = 0; tile < 8; ++tile) {
+    config[16 + 2 * tile] = 64;
+    config[48 + tile] = 16;
+  }
+  asm volatile("" : : "r"(config) : "memory");
+  _tile_loadconfig(config);
+}
+void amx_end() {
+  _tile_release();
+  _mm_sfence();  // streamed rows of C are visible to whoever is told of the end
+}
+
+// Tiles 0..3 are sums [row half][column half], 4 and 5 rows of A, 6 and 7 columns of B.
+inline void amx_store(int32_t* c, int64_t row) {
+  memory_barrier();
+  _tile_stored(0, c, row);
+  _tile_stored(1, c + 16, row);
+  _tile_stored(2, c + 4 * row, row);
+  _tile_stored(3, c + 4 * row + 16, row);
+  memory_barrier();
+}
+
+// B streams by from L2, whose latency four tile loads a step would wait for: its lines are fetched
+// this many bytes ahead, four steps of 64 k, across to the next panel.
+constexpr int64_t kAmxAhead = 4 * 2048;
+
+void int8_tile_amx(const Int8Tile& t) {
+  const int8_t* a = static_cast<const int8_t*>(t.a);
+  const int8_t* b = static_cast<const int8_t*>(t.b);
+  const int64_t row = t.a_row, a_step = t.a_step;
+  memory_barrier();
+  _tile_zero(0);
+  _tile_zero(1);
+  _tile_zero(2);
+  _tile_zero(3);
+  alignas(64) int32_t sums[32][32];
+  uint32_t* x = t.x;
+  const int32_t steps = (t.k + 63) / 64, steps_a_chunk = t.chunk / 64;
+  for (int32_t step = 0; step < steps; ++step, a += a_step, b += 2048) {
+    _tile_loadd(6, b, 64);
+    _tile_loadd(4, a, row);
+#pragma GCC unroll 16
+    for (int r = 0; r < 16; ++r) _mm_prefetch(b + kAmxAhead + r * 64, _MM_HINT_T0);
+    _tile_loadd(7, b + 1024, 64);
+    _tile_dpbssd(0, 4, 6);
+    _tile_loadd(5, a + 16 * row, row);
+    _tile_dpbssd(1, 4, 7);
+#pragma GCC unroll 16
+    for (int r = 16; r < 32; ++r) _mm_prefetch(b + kAmxAhead + r * 64, _MM_HINT_T0);
+    _tile_dpbssd(2, 5, 6);
+    _tile_dpbssd(3, 5, 7);
+    if (x && (step + 1) % steps_a_chunk == 0) {
+      amx_store(sums[0], sizeof sums[0]);
+      for (int g = 0; g < 8; ++g) {
+        __m512i s = _mm512_loadu_si512(x + g * 16);
+#pragma GCC unroll 4
+        for (int r = g; r < 32; r += 8)
+          s = _mm512_ternarylogic_epi32(s, _mm512_load_si512(sums[r]),
+                                        _mm512_load_si512(sums[r] + 16), 0x96);
+        _mm512_storeu_si512(x + g * 16, s);
+      }
+      x += t.x_stride;
+    }
+  }
+  if (!t.c) return;
+  if (t.ldc == kInt8Columns) return amx_store(t.c, t.ldc * 4);
+  // Rows of C that lie a power of two apart share one set of L1, and a tile's store would evict its
+  // own lines (450 ns instead of 30): whole lines go past the caches.
+  amx_store(sums[0], sizeof sums[0]);
+  const bool lines = reinterpret_cast<uintptr_t>(t.c) % 64 == 0 && t.ldc % 16 == 0;
+  for (int r = 0; r < 32; ++r) {
+    const __m512i left = _mm512_load_si512(sums[r]), right = _mm512_load_si512(sums[r] + 16);
+    int32_t* to = t.c + r * t.ldc;
+    if (lines) {
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(to), left);
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(to + 16), right);
+    } else {
+      _mm512_storeu_si512(to, left);
+      _mm512_storeu_si512(to + 16, right);
+    }
+  }
 }
 
 }  // namespace
@@ -268,13 +420,22 @@ const Kernels* avx512_kernels(bool vnni) {
   static const Kernels plain = build();
   static const Kernels with_vnni = [] {
     Kernels k = build();
-    k.pow_depth = 4;
-    k.pow_pack_a = pow_pack_a_vnni;
-    k.pow_pack_b = pow_pack_b_vnni;
-    k.pow_tile = pow_tile_vnni;
+    k.int8 = {8, 4, 1, 8, false, int8_pack_a_vnni, int8_pack_b_vnni, int8_tile_vnni, nullptr,
+              nullptr};
     return k;
   }();
   return vnni ? &with_vnni : &plain;
+}
+
+const Kernels* amx_kernels() {
+  static const Kernels amx = [] {
+    Kernels k = build();
+    k.name = "amx";
+    k.int8 = {32, 64, 1, 1, true, int8_pack_a_amx, int8_pack_b_amx, int8_tile_amx, amx_begin,
+              amx_end};
+    return k;
+  }();
+  return &amx;
 }
 
 }  // namespace tesra
@@ -282,5 +443,6 @@ const Kernels* avx512_kernels(bool vnni) {
 #else
 namespace tesra {
 const Kernels* avx512_kernels(bool) { return nullptr; }
+const Kernels* amx_kernels() { return nullptr; }
 }  // namespace tesra
 #endif

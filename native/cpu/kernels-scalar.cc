@@ -63,6 +63,9 @@ inline uvec uload(const uint32_t* p) { return *p; }
 inline void ustore(uint32_t* p, uvec x) { *p = x; }
 inline uvec uadd(uvec a, uvec b) { return a + b; }
 inline uvec uxor(uvec a, uvec b) { return a ^ b; }
+inline uvec umax(uvec a, uvec b) { return a > b ? a : b; }
+inline uvec umagnitude(vec x) { return tesra_float_bits(x) & 0x7fffffffu; }
+inline void vstore_i8(int8_t* p, vec x) { *p = static_cast<int8_t>(x); }
 template <int N>
 inline uvec urotr(uvec x) {
   return (x >> N) | (x << (32 - N));
@@ -76,34 +79,34 @@ void pack_transposed(const float* b, int64_t ldb, int depth, int columns, int wi
     for (int j = 0; j < width; ++j) out[k * width + j] = j < columns ? b[j * ldb + k] : 0.0f;
 }
 
-void pow_pack_a(const int8_t* a, int64_t lda, int32_t k, void* out) {
+void int8_pack_a(const int8_t* a, int64_t lda, int rows, int32_t k, void* out) {
   int8_t* to = static_cast<int8_t*>(out);
   for (int32_t i = 0; i < k; ++i)
-    for (int r = 0; r < 8; ++r) to[i * 8 + r] = a[r * lda + i];
+    for (int r = 0; r < 8; ++r) to[i * 8 + r] = r < rows ? a[r * lda + i] : int8_t{0};
 }
 
-void pow_pack_b(const int8_t* bt, int64_t ldb, int32_t k, void* out, int32_t*) {
+void int8_pack_b(const int8_t* bt, int64_t ldb, int columns, int32_t k, int32_t, void* out,
+                 int32_t*) {
   int8_t* to = static_cast<int8_t*>(out);
   for (int32_t i = 0; i < k; ++i)
-    for (int j = 0; j < 32; ++j) to[i * 32 + j] = bt[j * ldb + i];
+    for (int j = 0; j < 32; ++j) to[i * 32 + j] = j < columns ? bt[j * ldb + i] : int8_t{0};
 }
 
-void pow_tile(const void* pa, const void* pb, const int32_t*, int32_t k, uint32_t* x,
-              int64_t x_stride, int32_t* c, int64_t ldc) {
-  const int8_t* a = static_cast<const int8_t*>(pa);
-  const int8_t* b = static_cast<const int8_t*>(pb);
+void int8_tile(const Int8Tile& t) {
+  const int8_t* a = static_cast<const int8_t*>(t.a);
+  const int8_t* b = static_cast<const int8_t*>(t.b);
   int32_t acc[8][32] = {};
-  for (int32_t i = 0; i < k; ++i) {
+  for (int32_t i = 0; i < t.k; ++i) {
     for (int r = 0; r < 8; ++r)
       for (int j = 0; j < 32; ++j) acc[r][j] += static_cast<int32_t>(a[i * 8 + r]) * b[i * 32 + j];
-    if (x && (i + 1) % TESRA_CRM_CHUNK == 0) {
-      uint32_t* to = x + (i / TESRA_CRM_CHUNK) * x_stride;
+    if (t.x && (i + 1) % t.chunk == 0) {
+      uint32_t* to = t.x + (i / t.chunk) * t.x_stride;
       for (int r = 0; r < 8; ++r)
         for (int j = 0; j < 32; ++j) to[j % 16] ^= static_cast<uint32_t>(acc[r][j]);
     }
   }
-  if (c)
-    for (int r = 0; r < 8; ++r) std::memcpy(c + r * ldc, acc[r], sizeof acc[r]);
+  if (t.c)
+    for (int r = 0; r < 8; ++r) std::memcpy(t.c + r * t.ldc, acc[r], sizeof acc[r]);
 }
 
 #include "kernels.inc"
@@ -123,11 +126,8 @@ Kernels build() {
   FillColumns<1, 4>::fill(k);
   FillColumns<2, 4>::fill(k);
   FillColumns<3, 4>::fill(k);
-  k.pow_depth = 1;
-  k.pow_pack_a = pow_pack_a;
-  k.pow_pack_b = pow_pack_b;
-  k.pow_tile = pow_tile;
-  return k;
+  k.int8 = {8, 1, 1, 8, false, int8_pack_a, int8_pack_b, int8_tile, nullptr, nullptr};
+    return k;
 }
 
 }  // namespace

@@ -44,6 +44,61 @@ struct AdamRange {
   bool decay;
 };
 
+// One tile of the int8 product: a packed group of rows times a packed panel of columns.
+struct Int8Tile {
+  const void* a;
+  // AMX: bytes between two rows of `a` and between two steps of 64 k, so that a whole group can be
+  // read where it lies; other kernels take the packed form only.
+  int64_t a_row, a_step;
+  const void* b;
+  const int32_t* correction;  // that came with the panel
+  int32_t k, chunk;           // chunk: as the panel was packed for
+  // x[chunk * x_stride + (row % 8 if row_step is 1) * 16 + column % 16] ^= running sums
+  uint32_t* x;
+  int64_t x_stride;
+  int32_t* c;  // rows x columns when not NULL, ldc words apart
+  int64_t ldc;
+};
+
+// The int8 product of one instruction set. Operands are packed into groups of `rows` rows and
+// panels of kInt8Columns columns; missing rows and k are zeros.
+constexpr int kInt8Columns = 32;
+struct Int8Kernels {
+  int rows;
+  int depth;          // packed lengths are multiples of it
+  int element_bytes;  // of a packed element
+  // In a block of the proof of work the rows of a group lie this far apart: 8 where the kernel
+  // folds all rows of a group into one, 1 where it keeps eight apart.
+  int row_step;
+  bool in_place;  // A may be read in place, see Int8Tile
+  void (*pack_a)(const int8_t* a, int64_t lda, int rows, int32_t k, void* out);
+  // correction: kInt8Columns words for every `chunk` of k, only VNNI's are used
+  void (*pack_b)(const int8_t* bt, int64_t ldb, int columns, int32_t k, int32_t chunk, void* out,
+                 int32_t* correction);
+  void (*tile)(const Int8Tile& t);
+  // Around any number of tiles on one thread: the state of tile registers. May be NULL.
+  void (*begin)();
+  void (*end)();
+};
+
+// exact-int: see native/kernels/exact.h for the arithmetic.
+constexpr int kSlicesMax = 3;
+struct SliceJoin {
+  const int32_t* sums[kSlicesMax];  // by order, kInt8Columns words a row
+  int slices;
+  const double* column_scales;  // kInt8Columns of them
+  float* c;
+  const float* bias;
+  int columns;
+  bool load, relu;
+};
+struct SliceKernels {
+  // out[s * plane + i] = slice s of x[i]; returns the row's scale, 2^(e - 6).
+  double (*cut)(const float* x, int32_t n, int slices, int8_t* out, int64_t plane);
+  // One row of a tile.
+  void (*join)(const SliceJoin& j, double row_scale);
+};
+
 struct Kernels {
   const char* name;
   TransformerKernels transformer;
@@ -97,17 +152,13 @@ struct Kernels {
   void (*hash_blocks)(const uint8_t* data, int count, const uint32_t key[8], uint32_t flags,
                       uint8_t* out);
 
-  // int8: see pow.cc for the packed forms
-  int pow_depth;  // int8 elements a packed group: 4 (VNNI), 2 (16-bit pairs), 1
-  void (*pow_pack_a)(const int8_t* a, int64_t lda, int32_t k, void* out);
-  void (*pow_pack_b)(const int8_t* bt, int64_t ldb, int32_t k, void* out, int32_t* correction);
-  // 8 rows x 32 columns; x[chunk][16] ^= folded accumulators when x; c when c (ldc in words)
-  void (*pow_tile)(const void* a, const void* b, const int32_t* correction, int32_t k, uint32_t* x,
-                   int64_t x_stride, int32_t* c, int64_t ldc);
+  Int8Kernels int8;
+  SliceKernels slices;
 };
 
 const Kernels* scalar_kernels();
 const Kernels* avx2_kernels();           // NULL where the compiler has no such target
 const Kernels* avx512_kernels(bool vnni);  // NULL likewise
+const Kernels* amx_kernels();              // AVX-512 with VNNI, and AMX for int8; NULL likewise
 
 }  // namespace tesra

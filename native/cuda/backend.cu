@@ -302,7 +302,8 @@ int int8Gemm(tesra_device* device, const tesra_int8_gemm* args, tesra_error* err
   TESRA_TRY("allocating C", device->c.reserve(size));
   TESRA_TRY("multiplying",
             launchInt8Gemm(device->stream, device->a.as<int8_t>(), device->b.as<int8_t>(),
-                           device->c.as<int32_t>(), args->m, args->n, static_cast<int>(pitch)));
+                           device->c.as<int32_t>(), args->m, args->n,
+                           static_cast<int>(pitch), static_cast<int>(pitch)));
   TESRA_TRY("copying from the GPU", cudaMemcpyAsync(args->c, device->c.as<void>(), size,
                                                     cudaMemcpyDeviceToHost, device->stream));
   return synchronise(device, error);

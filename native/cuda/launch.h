@@ -22,6 +22,8 @@ cudaError_t launchOp(const Launch& launch, const tesra_op& op);
 
 size_t gemmScratch(const tesra_gemm& op, int multiprocessors);
 cudaError_t launchGemm(const Launch& launch, const tesra_gemm& op);
+size_t exactGemmScratch(const tesra_exact_gemm& op, int multiprocessors);
+cudaError_t launchExactGemm(const Launch& launch, const tesra_exact_gemm& op);
 size_t biasGradScratch(const tesra_bias_grad& op);
 cudaError_t launchBiasGrad(const Launch& launch, const tesra_bias_grad& op);
 
@@ -69,9 +71,10 @@ size_t blake3Scratch(size_t size);
 cudaError_t launchBlake3(cudaStream_t stream, const uint8_t* data, size_t size,
                          const uint32_t key[8], bool keyed, uint32_t* work, uint32_t** result);
 
-// Device pointers; `pitch` bytes between rows of both operands, a multiple of 64, zero beyond k.
+// Device pointers, 16-byte aligned; k a multiple of 64, `pitch` bytes between rows of both operands,
+// a multiple of 16.
 cudaError_t launchInt8Gemm(cudaStream_t stream, const int8_t* a, const int8_t* bt, int32_t* c,
-                           int m, int n, int pitch);
+                           int m, int n, int k, int pitch);
 struct ScanOutput {
   uint32_t* count;    // zeroed by the caller
   uint32_t* tiles;    // capacity words

@@ -14,7 +14,8 @@ struct Operands {
   const int8_t* a;   // m rows
   const int8_t* bt;  // n rows
   int m, n;
-  int pitch;  // bytes between rows; a multiple of kStageK; zero beyond k
+  int k;      // a multiple of kStageK
+  int pitch;  // bytes between rows, a multiple of 16
 };
 
 struct ScanArguments {
@@ -52,7 +53,7 @@ __global__ void __launch_bounds__(mma::kThreads, 1)
   const int warpM = warp / mma::kWarpsN, warpN = warp % mma::kWarpsN;
   const mma::BlockAt block = mma::blockAt(static_cast<int>(blockIdx.x), blocksM, blocksN);
   const int row0 = block.row * mma::kBlockRows, column0 = block.column * mma::kBlockColumns;
-  const int stages = o.pitch / mma::kStageK;
+  const int stages = o.k / mma::kStageK;
 
   const auto copyStage = [&](int slot, int stage) {
     unsigned char* const at = shared + slot * mma::kStageBytes;
@@ -203,14 +204,14 @@ static_assert(mma::kChunkK == TESRA_CRM_CHUNK && mma::kWarpCells == TESRA_CRM_BL
 }  // namespace
 
 cudaError_t launchInt8Gemm(cudaStream_t stream, const int8_t* a, const int8_t* bt, int32_t* c,
-                           int m, int n, int pitch) {
-  return launchInt8<false>(stream, Operands{a, bt, m, n, pitch}, c, ScanArguments{});
+                           int m, int n, int k, int pitch) {
+  return launchInt8<false>(stream, Operands{a, bt, m, n, k, pitch}, c, ScanArguments{});
 }
 
 cudaError_t launchCrmScan(cudaStream_t stream, const int8_t* a, const int8_t* bt, int m, int n,
                           int k, const uint8_t key[32], const uint8_t target[32],
                           const ScanOutput& out) {
-  return launchInt8<true>(stream, Operands{a, bt, m, n, k}, nullptr,
+  return launchInt8<true>(stream, Operands{a, bt, m, n, k, k}, nullptr,
                           ScanArguments{keyOf(key), keyOf(target), out});
 }
 

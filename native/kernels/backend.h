@@ -9,6 +9,7 @@
 #include "conv.h"
 #include "embedding.h"
 #include "error.h"
+#include "exact.h"
 #include "gemm.h"
 #include "hash.h"
 #include "loss.h"
@@ -28,6 +29,7 @@ extern "C" {
 
 enum tesra_op_kind {
   TESRA_OP_GEMM = 1,
+  TESRA_OP_EXACT_GEMM,
   TESRA_OP_BIAS_GRAD,
   TESRA_OP_RELU,
   TESRA_OP_RELU_GRAD,
@@ -76,6 +78,7 @@ typedef struct tesra_op {
   int32_t kind;
   union {
     tesra_gemm gemm;
+    tesra_exact_gemm exact_gemm;
     tesra_bias_grad bias_grad;
     tesra_map map;  // RELU, ADD, SCALE, GELU, GELU_TANH, SILU and the gradients
     tesra_bias_add bias_add;
@@ -124,12 +127,12 @@ typedef struct tesra_probe {
 
 typedef struct tesra_open {
   int32_t threads;  // CPU: 0 = as many as the process may run on
-  int32_t isa;      // CPU: 0 = best, 1 = scalar, 2 = avx2, 3 = avx512
+  int32_t isa;      // CPU: 0 = best, 1 = scalar, 2 = avx2, 3 = avx512, 4 = amx
   const char* gpu;  // CUDA: NULL or "" = first visible; an index as text, or an id
 } tesra_open;
 
 typedef struct tesra_device_info {
-  char isa[16];   // "scalar", "avx2", "avx512", "sm_90"
+  char isa[16];   // "scalar", "avx2", "avx512", "amx", "sm_90"
   char name[128];
   int32_t threads;
 } tesra_device_info;

@@ -104,7 +104,7 @@ export interface NativePlan {
   close(): void;
 }
 
-export type IsaName = "scalar" | "avx2" | "avx512";
+export type IsaName = "scalar" | "avx2" | "avx512" | "amx";
 
 export interface NativeDeviceOptions {
   backend: "cpu" | "cuda";
@@ -126,7 +126,7 @@ export interface NativeDevice {
   crmTile(aRows: Int8Array, bCols: Int8Array, k: number): Uint8Array;
   cn2Hash(data: Uint8Array): Uint8Array;
   cn2ScanAsync(data: Uint8Array, options: Cn2ScanOptions): { promise: Promise<Cn2ScanResult>; stop(): void };
-  int8Gemm(a: Int8Array, bT: Int8Array, dims: Dims): Int32Array;
+  int8Gemm(a: Int8Array, bT: Int8Array, dims: Dims, out?: Int32Array): Int32Array;
   sgemm(a: Float32Array, b: Float32Array, dims: Dims, options: SgemmOptions): Float32Array;
   close(): void;
 }

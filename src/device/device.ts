@@ -77,7 +77,7 @@ export class Plan {
 
 export class Device {
   readonly backend: "cpu" | "cuda";
-  /** "scalar", "avx2", "avx512", or "sm_90" and the like. */
+  /** "scalar", "avx2", "avx512", "amx", or "sm_90" and the like. */
   readonly isa: string;
   readonly threads: number;
   readonly name: string;
@@ -167,8 +167,9 @@ export class Device {
     }
   }
 
-  int8Gemm(a: Int8Array, bT: Int8Array, dims: Dims): Int32Array {
-    return guard(() => this.#native.int8Gemm(a, bT, dims));
+  /** `out`, m x n, is returned when given; fresh memory costs as much as the product at AMX speed. */
+  int8Gemm(a: Int8Array, bT: Int8Array, dims: Dims, out?: Int32Array): Int32Array {
+    return guard(() => this.#native.int8Gemm(a, bT, dims, out));
   }
 
   sgemm(a: Float32Array, b: Float32Array, dims: Dims, options: SgemmOptions = {}): Float32Array {

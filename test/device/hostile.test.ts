@@ -208,7 +208,7 @@ describe("loading", () => {
   test("the report of this machine", () => {
     const report = probe();
     expect(report.addon).toMatchObject({ loaded: true });
-    expect(["scalar", "avx2", "avx512"]).toContain(report.isa);
+    expect(["scalar", "avx2", "avx512", "amx"]).toContain(report.isa);
     expect(report.threads).toBeGreaterThan(0);
     expect(report.cuda.available || report.cuda.reason.length > 10).toBe(true);
   });

@@ -5,7 +5,7 @@ import { openDevice, type Device, type TensorArray } from "../../src/device/devi
 import { bits, convVisit, f32, gemmReference, outputSize, randomFloats, runOp, seeded, worst, type Conv } from "./reference.js";
 
 const devices: { name: string; device: Device }[] = [];
-for (const isa of ["scalar", "avx2", "avx512"] as const)
+for (const isa of ["scalar", "avx2", "avx512", "amx"] as const)
   for (const threads of isa === "scalar" ? [1] : [1, 3]) {
     try { devices.push({ name: `${isa} x ${threads}`, device: openDevice({ backend: "cpu", isa, threads }) }); }
     catch { /* this processor lacks the instruction set */ }

@@ -6,7 +6,7 @@ import { openDevice, type Device } from "../../src/device/device.js";
 import { seeded } from "./reference.js";
 
 const devices: Device[] = [];
-for (const isa of ["scalar", "avx2", "avx512"] as const)
+for (const isa of ["scalar", "avx2", "avx512", "amx"] as const)
   try { devices.push(openDevice({ backend: "cpu", isa, threads: isa === "avx2" ? 3 : 1 })); } catch { /* absent here */ }
 afterAll(() => { for (const d of devices) d.close(); });
 const random = seeded(99);
@@ -55,6 +55,18 @@ describe("int8 product", () => {
     const want = new Int32Array(m * n);
     for (let i = 0; i < m; i++) for (let j = 0; j < n; j++) { let s = 0; for (let l = 0; l < k; l++) s += a[i * k + l]! * bT[j * k + l]!; want[i * n + j] = s; }
     for (const d of devices) expect(Buffer.compare(Buffer.from(d.int8Gemm(a, bT, { m, n, k }).buffer), Buffer.from(want.buffer)), d.isa).toBe(0);
+  });
+
+  test("a given output is filled and returned; a wrong length or an overlap is refused", () => {
+    const dims = { m: 3, n: 4, k: 5 };
+    const a = new Int8Array(15).fill(2), bT = new Int8Array(20).fill(-3), out = new Int32Array(12);
+    for (const d of devices) {
+      expect(d.int8Gemm(a, bT, dims, out.fill(7))).toBe(out);
+      expect(out.every((x) => x === -30), d.isa).toBe(true);
+      expect(() => d.int8Gemm(a, bT, dims, new Int32Array(11))).toThrow(/out/);
+      expect(() => d.int8Gemm(new Int8Array(out.buffer, 0, 15), bT, dims, out)).toThrow(/overlaps/);
+      expect(() => d.int8Gemm(a, bT, dims, new Float32Array(12) as unknown as Int32Array)).toThrow(/out/);
+    }
   });
 
   test("extremes at the largest k do not overflow", () => {

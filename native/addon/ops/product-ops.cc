@@ -1,4 +1,4 @@
-// Owns: the plan operations of gemm.h: the matrix product and the bias gradient.
+// Owns: the plan operations of gemm.h and exact.h: the matrix product and the bias gradient.
 #include "op-reader.h"
 
 namespace tesra {
@@ -24,6 +24,12 @@ bool build_gemm(OpReader& r, tesra_op* op, double* macs) {
   g.n = static_cast<int32_t>(n);
   g.k = static_cast<int32_t>(k);
   *macs = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
+  const int32_t slices = r.integer("slices", 0, TESRA_EXACT_SLICES_MAX, false, 0);
+  if (slices == 1) return r.fail("argument", "attribute slices must be 2 or 3, or 0 for repro-f32");
+  if (slices) {
+    op->kind = TESRA_OP_EXACT_GEMM;
+    op->u.exact_gemm.slices = slices;
+  }
   return r.separate();
 }
 

@@ -31,7 +31,14 @@ void checkGemm(int m, int n, int k, bool ta, bool tb) {
   plain.a = a.host.data(), plain.b = b.host.data(), plain.c = c.host.data(),
   plain.bias = bias ? d.host.data() : nullptr;
   reference::gemm(plain);
-  compare(c, "gemm " + dims({m, n, k}) + (ta ? " TA" : "") + (tb ? " TB" : ""));
+  const std::string shape = dims({m, n, k}) + (ta ? " TA" : "") + (tb ? " TB" : "");
+  compare(c, "gemm " + shape);
+  if (k == 0) return;
+  op.kind = TESRA_OP_EXACT_GEMM;
+  op.u.exact_gemm.slices = pick(2, 3);
+  run(op);
+  reference::exactGemm({plain, op.u.exact_gemm.slices});
+  compare(c, "exact gemm " + shape);
 }
 
 void checkGemms(int count) {

@@ -2,6 +2,7 @@
 // alone. Invariant: no code is shared with the kernels but exact-math.h; bits are compared, so
 // orders matter.
 #pragma once
+#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -32,6 +33,57 @@ float chain(int depth, bool accumulate, float c, At at) {
 inline float finish(float sum, const float* bias, int column, bool relu) {
   if (bias) sum = sum + bias[column];
   return relu ? tesra_relu(sum) : sum;
+}
+
+// One run by the definition in exact.h, in doubles, which hold every step exactly.
+struct CutRun {
+  std::vector<std::vector<double>> slices;
+  double scale;
+};
+inline CutRun cut(const std::vector<float>& x, int slices) {
+  uint32_t largest = 0;
+  for (const float f : x) largest = std::max(largest, tesra_float_bits(f) & 0x7fffffffu);
+  CutRun out{std::vector<std::vector<double>>(slices, std::vector<double>(x.size())), NAN};
+  if (largest >= 0x7f800000u) return out;
+  const int e = std::max<int>(largest >> 23, 1) - 126;
+  out.scale = std::ldexp(1.0, e - 6);
+  for (size_t i = 0; i < x.size(); i++) {
+    double t = std::ldexp(static_cast<double>(x[i]), 6 - e);
+    for (int s = 0; s < slices; s++) {
+      out.slices[s][i] = std::rint(t);
+      t = (t - out.slices[s][i]) * 128;
+    }
+  }
+  return out;
+}
+inline void exactGemm(const tesra_exact_gemm& e) {
+  const tesra_gemm& o = e.gemm;
+  const auto runs = [&](const float* p, int count, int64_t apart, int64_t step) {
+    std::vector<CutRun> out;
+    for (int r = 0; r < count; r++) {
+      std::vector<float> x(o.k);
+      for (int i = 0; i < o.k; i++) x[i] = p[r * apart + i * step];
+      out.push_back(cut(x, e.slices));
+    }
+    return out;
+  };
+  const auto rows = runs(o.a, o.m, o.trans_a ? 1 : o.k, o.trans_a ? o.m : 1);
+  const auto columns = runs(o.b, o.n, o.trans_b ? o.k : 1, o.trans_b ? 1 : o.n);
+  for (int i = 0; i < o.m; i++)
+    for (int j = 0; j < o.n; j++) {
+      double q = 0;
+      for (int order = 0; order < e.slices; order++) {
+        q *= 128;
+        for (int s = 0; s <= order; s++)
+          for (int l = 0; l < o.k; l++) q += rows[i].slices[s][l] * columns[j].slices[order - s][l];
+      }
+      float& c = o.c[static_cast<size_t>(i) * o.n + j];
+      const float value = static_cast<float>(q * rows[i].scale * columns[j].scale *
+                                             std::ldexp(1.0, -7 * (e.slices - 1)));
+      float sum = o.accumulate ? c + value : value;
+      if (o.bias) sum += o.bias[j];
+      c = o.relu ? tesra_relu(sum) : sum;
+    }
 }
 
 inline void gemm(const tesra_gemm& o) {
