@@ -158,6 +158,12 @@ void timeConv(int n, int size, int c, int oc, int kernel) {
   }
 }
 
+int computeCapability() {
+  cudaDeviceProp properties;
+  MUST(cudaGetDeviceProperties(&properties, 0));
+  return properties.major * 10 + properties.minor;
+}
+
 void timeInt8(int m, int n, int k) {
   Memory a(static_cast<size_t>(m) * k, false), b(static_cast<size_t>(n) * k, false),
       c(size_t{4} * m * n);
@@ -175,7 +181,7 @@ void timeInt8(int m, int n, int k) {
   const ScanOutput out{words, words + 64, words + 4096, 1024};
   ms = timeMs([&](int) {
     MUST(cudaMemsetAsync(words, 0, 4, stream));
-    MUST(launchCrmScan(stream, a.bytes(), b.bytes(), m, n, k, key, target, out));
+    MUST(launchCrmScan(stream, computeCapability(), a.bytes(), b.bytes(), m, n, k, key, target, out));
   });
   std::snprintf(name, sizeof name, "crm scan %dx%dx%d", m, n, k);
   report(name, ms, work / ms / 1e9, "TMAC/s");

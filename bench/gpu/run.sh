@@ -66,6 +66,7 @@ for seed in 1 2 3; do
   step "check-$seed" "$work/check" $seed "$rounds" large || failed=1
   [ "$(cat "$work/check-$seed.status")" = 4 ] && give_up 3 "$(tail -1 "$work/check-$seed.txt")"
 done
+[ "$arch" = 90a ] && { step check-hopper env TESRA_HOPPER=1 "$work/check" 4 "$rounds" large || failed=1; }
 step check-addon "$node" bench/gpu/check.mjs --addon="$addon" --rounds="$rounds" || failed=1
 if command -v compute-sanitizer >/dev/null; then
   step memcheck compute-sanitizer --tool memcheck --error-exitcode 9 "$work/check" 5 2 || failed=1
@@ -77,6 +78,7 @@ fi
 # Times mean nothing where the bits are wrong.
 if [ "$failed" = 0 ]; then
   step kernel-time "$work/kernel-time" || failed=1
+  [ "$arch" = 90a ] && { step kernel-time-hopper env TESRA_HOPPER=1 "$work/kernel-time" || failed=1; }
   step addon-time "$node" bench/gpu/time.mjs --addon="$addon" || failed=1
   step peers python3 bench/gpu/peers.py || say "no peers on this machine"
 fi

@@ -343,7 +343,7 @@ int crmScan(tesra_device* device, tesra_crm_scan* args, tesra_error* error) {
   const ScanOutput out{words, words + 64 + size_t{8} * capacity, words + 64, capacity};
   TESRA_TRY("clearing", cudaMemsetAsync(out.count, 0, sizeof(uint32_t), stream));
   TESRA_TRY("scanning",
-            launchCrmScan(stream, device->a.as<int8_t>(), device->b.as<int8_t>(), args->m, args->n,
+            launchCrmScan(stream, device->sm, device->a.as<int8_t>(), device->b.as<int8_t>(), args->m, args->n,
                           args->k, args->ticket_key, args->target, out));
   uint32_t count = 0;
   TESRA_TRY("copying from the GPU",

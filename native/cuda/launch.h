@@ -81,8 +81,8 @@ struct ScanOutput {
   uint32_t* tickets;  // capacity * 8 words
   uint32_t capacity;
 };
-cudaError_t launchCrmScan(cudaStream_t stream, const int8_t* a, const int8_t* bt, int m, int n,
-                          int k, const uint8_t key[32], const uint8_t target[32],
+cudaError_t launchCrmScan(cudaStream_t stream, int sm, const int8_t* a, const int8_t* bt, int m,
+                          int n, int k, const uint8_t key[32], const uint8_t target[32],
                           const ScanOutput& out);
 cudaError_t launchCrmTile(cudaStream_t stream, const int8_t* aRows, const int8_t* bColumns, int k,
                           uint32_t* transcript);

@@ -1,11 +1,7 @@
 // Owns the int8 matrix product on tensor cores, the CryptoRight-M scan over its lottery tiles, and
 // the replay of one tile. Integers only: any order of summation gives the same bits. Invariant:
 // mma-geometry.h; a tile's running accumulators and its hash stay within one thread.
-#include "../kernels/pow.h"
-
-#include "blake3-core.h"
-#include "launch.h"
-#include "mma-geometry.h"
+#include "scan.h"
 
 namespace tesra::cuda {
 namespace {
@@ -18,11 +14,6 @@ struct Operands {
   int pitch;  // bytes between rows, a multiple of 16
 };
 
-struct ScanArguments {
-  Key key, target;
-  ScanOutput out;
-};
-
 __device__ __forceinline__ void copyOperand(unsigned char* to, const int8_t* from, int row0,
                                             int rows, int pitch, int k0, int count) {
   const int thread = threadIdx.x, piece = mma::copyPiece(thread);
@@ -33,12 +24,6 @@ __device__ __forceinline__ void copyOperand(unsigned char* to, const int8_t* fro
         from + static_cast<int64_t>(valid ? row0 + row : 0) * pitch + k0 + piece * mma::kPieceBytes;
     copyAsync<16>(to + mma::sharedOffset(row, piece), source, valid);
   }
-}
-
-__device__ __forceinline__ bool atMost(const uint32_t (&x)[8], const Key& limit) {
-  for (int i = 7; i >= 0; i--)
-    if (x[i] != limit.word[i]) return x[i] < limit.word[i];
-  return true;
 }
 
 // kScan: tickets of the lottery tiles; otherwise c = a * b, m x n row-major.
@@ -118,17 +103,9 @@ __global__ void __launch_bounds__(mma::kThreads, 1)
               columnBlock = block.column * mma::kWarpsN + warpN;
     const int rowBlocks = o.m / mma::kWarpCells, columnBlocks = o.n / mma::kWarpCells;
     if (rowBlock >= rowBlocks || columnBlock >= columnBlocks) return;
-    uint32_t m[16], ticket[8];
-    TESRA_FOR(i, 16) m[i] = transcript[i * mma::kThreads + thread];
-    TESRA_FOR(i, 8) ticket[i] = scan.key.word[i];
-    compress(
-        ticket, m, 0, 64,
-        TESRA_BLAKE3_CHUNK_START | TESRA_BLAKE3_CHUNK_END | TESRA_BLAKE3_ROOT | TESRA_BLAKE3_KEYED);
-    if (!atMost(ticket, scan.target)) return;
-    const uint32_t place = atomicAdd(scan.out.count, 1u);
-    if (place >= scan.out.capacity) return;
-    scan.out.tiles[place] = mma::tileIndex(rowBlock, columnBlock, columnBlocks, lane);
-    for (int i = 0; i < 8; i++) scan.out.tickets[static_cast<uint64_t>(place) * 8 + i] = ticket[i];
+    uint32_t j[16];
+    TESRA_FOR(i, 16) j[i] = transcript[i * mma::kThreads + thread];
+    reportTicket(scan, j, mma::tileIndex(rowBlock, columnBlock, columnBlocks, lane));
   } else {
     TESRA_FOR(i, mma::kWarpMmasM)
       TESRA_FOR(e, 4) {
@@ -208,11 +185,12 @@ cudaError_t launchInt8Gemm(cudaStream_t stream, const int8_t* a, const int8_t* b
   return launchInt8<false>(stream, Operands{a, bt, m, n, k, pitch}, c, ScanArguments{});
 }
 
-cudaError_t launchCrmScan(cudaStream_t stream, const int8_t* a, const int8_t* bt, int m, int n,
-                          int k, const uint8_t key[32], const uint8_t target[32],
+cudaError_t launchCrmScan(cudaStream_t stream, int sm, const int8_t* a, const int8_t* bt, int m,
+                          int n, int k, const uint8_t key[32], const uint8_t target[32],
                           const ScanOutput& out) {
-  return launchInt8<true>(stream, Operands{a, bt, m, n, k, k}, nullptr,
-                          ScanArguments{keyOf(key), keyOf(target), out});
+  const ScanArguments scan{keyOf(key), keyOf(target), out};
+  if (scanOnHopper(sm)) return launchScanHopper(stream, a, bt, m, n, k, scan);
+  return launchInt8<true>(stream, Operands{a, bt, m, n, k, k}, nullptr, scan);
 }
 
 cudaError_t launchCrmTile(cudaStream_t stream, const int8_t* aRows, const int8_t* bColumns, int k,

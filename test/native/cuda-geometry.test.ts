@@ -72,4 +72,9 @@ describe.skipIf(!linux)("CUDA kernels on the emulated device", () => {
     const { stdout } = await run(program, [String(seed), "4"]);
     expect(stdout).toMatch(/every bit agrees/);
   }, 120_000);
+
+  it("agree bit for bit with Hopper's own scan", async () => {
+    const { stdout } = await run(program, ["3", "1"], { env: { ...process.env, TESRA_HOPPER: "1" } });
+    expect(stdout).toMatch(/TESRA_HOPPER=1 on sm_90[^]*every bit agrees/);
+  }, 120_000);
 });

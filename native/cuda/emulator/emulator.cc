@@ -27,7 +27,8 @@ namespace {
 
 constexpr size_t kStackBytes = 256 * 1024;
 constexpr int kThreadsMax = 1024;
-constexpr size_t kSharedBytes = 99 * 1024;
+// Hopper's; kernels for all capabilities assert their own, smaller limit.
+constexpr size_t kSharedBytes = 227 * 1024;
 
 enum class State { runnable, atWarp, atBlock, done };
 struct Copy {
@@ -152,6 +153,13 @@ void blockBarrier() {
 }
 void warpBarrier() {
   pause(State::atWarp);
+}
+// Not between the exchanges of a warp: its lanes would drift apart.
+void yield() {
+  pause(State::runnable);
+}
+bool coin() {
+  return random() % 2 == 0;
 }
 
 // Two sets of slots: a lane reaches the next exchange only after all lanes have passed this one.
