@@ -10,6 +10,8 @@ namespace {
 struct Scan {
   std::vector<int8_t> a_copy, b_copy;
   const int8_t *a = nullptr, *bt = nullptr;
+  bool seeded = false;
+  uint8_t seed[32];
   int32_t m = 0, n = 0, k = 0;
   uint8_t key[32], target[32];
   std::vector<uint32_t> tiles;
@@ -24,16 +26,21 @@ bool check_pow_k(Napi::Env env, int32_t k) {
   return false;
 }
 
-bool read_scan(const Napi::CallbackInfo& info, Scan* s) {
-  Napi::Env env = info.Env();
-  View a, b, key, target;
-  if (!read_dims(env, info[2], 1, &s->m, &s->n, &s->k) || !check_pow_k(env, s->k)) return false;
+bool read_scan_dims(Napi::Env env, Napi::Value value, Scan* s) {
+  if (!read_dims(env, value, 1, &s->m, &s->n, &s->k) || !check_pow_k(env, s->k)) return false;
   if (s->m % 64 != 0 || s->n % 64 != 0)
     return throw_error(env, "shape", "m and n must be multiples of 64, but are " +
                                          std::to_string(s->m) + " and " + std::to_string(s->n)),
            false;
   if (static_cast<double>(s->m) * s->n / 128 > 4294967295.0)
     return throw_error(env, "shape", "more than 2^32 tiles"), false;
+  return true;
+}
+
+bool read_scan(const Napi::CallbackInfo& info, Scan* s) {
+  Napi::Env env = info.Env();
+  View a, b, key, target;
+  if (!read_scan_dims(env, info[2], s)) return false;
   if (!read_view(env, info[0], "a", napi_int8_array, static_cast<size_t>(s->m) * s->k, &a) ||
       !read_view(env, info[1], "bT", napi_int8_array, static_cast<size_t>(s->n) * s->k, &b) ||
       !read_view(env, info[3], "ticketKey", napi_uint8_array, 32, &key) ||
@@ -46,12 +53,27 @@ bool read_scan(const Napi::CallbackInfo& info, Scan* s) {
   return true;
 }
 
+bool read_challenge(const Napi::CallbackInfo& info, Scan* s) {
+  Napi::Env env = info.Env();
+  View seed, key, target;
+  if (!read_scan_dims(env, info[1], s) ||
+      !read_view(env, info[0], "seed", napi_uint8_array, 32, &seed) ||
+      !read_view(env, info[2], "ticketKey", napi_uint8_array, 32, &key) ||
+      !read_view(env, info[3], "target", napi_uint8_array, 32, &target))
+    return false;
+  s->seeded = true;
+  std::memcpy(s->seed, seed.data, 32);
+  std::memcpy(s->key, key.data, 32);
+  std::memcpy(s->target, target.data, 32);
+  return true;
+}
+
 int run_scan(const tesra_backend* b, tesra_device* d, Scan* s, tesra_error* error) {
   uint32_t capacity = 1024;
   for (;;) {
     s->tiles.resize(capacity);
     s->tickets.resize(size_t{capacity} * 32);
-    tesra_crm_scan c{s->a, s->bt, s->m, s->n, s->k, s->key, s->target, capacity, 0,
+    tesra_crm_scan c{s->seeded ? s->seed : nullptr, s->a, s->bt, s->m, s->n, s->k, s->key, s->target, capacity, 0,
                      s->tiles.data(), s->tickets.data()};
     *error = tesra_error{};
     const int code = b->crm_scan(d, &c, error);
@@ -103,6 +125,24 @@ Napi::Value DeviceObject::crm_scan_async(const Napi::CallbackInfo& info) {
   s->b_copy.assign(s->bt, s->bt + static_cast<size_t>(s->n) * s->k);
   s->a = s->a_copy.data();
   s->bt = s->b_copy.data();
+  job->kept.push_back(Napi::Persistent(Value()));
+  std::shared_ptr<DeviceCore> core = core_;
+  job->work = [core, s](tesra_error* error) {
+    return run_scan(core->backend, core->device, s.get(), error);
+  };
+  job->result = [s](Napi::Env e) { return scan_result(e, *s); };
+  return core_->submit(env, std::move(job));
+}
+
+// (seed, {m, n, k}, ticketKey, target): both matrices are made from the seed, on the executor.
+Napi::Value DeviceObject::crm_challenge_async(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  auto job = std::make_unique<Job>(env);
+  auto s = std::make_shared<Scan>();
+  if (!usable(env) || !read_challenge(info, s.get())) {
+    job->deferred.Reject(env.GetAndClearPendingException().Value());
+    return job->deferred.Promise();
+  }
   job->kept.push_back(Napi::Persistent(Value()));
   std::shared_ptr<DeviceCore> core = core_;
   job->work = [core, s](tesra_error* error) {

@@ -161,6 +161,7 @@ Napi::Function DeviceObject::define(Napi::Env env) {
                       InstanceMethod<&DeviceObject::blake3>("blake3"),
                       InstanceMethod<&DeviceObject::crm_scan>("crmScan"),
                       InstanceMethod<&DeviceObject::crm_scan_async>("crmScanAsync"),
+                      InstanceMethod<&DeviceObject::crm_challenge_async>("crmChallengeAsync"),
                       InstanceMethod<&DeviceObject::crm_tile>("crmTile"),
                       InstanceMethod<&DeviceObject::cn2_hash>("cn2Hash"),
                       InstanceMethod<&DeviceObject::cn2_scan_async>("cn2ScanAsync"),

@@ -31,6 +31,7 @@ class DeviceObject : public Napi::ObjectWrap<DeviceObject> {
   Napi::Value blake3(const Napi::CallbackInfo& info);
   Napi::Value crm_scan(const Napi::CallbackInfo& info);
   Napi::Value crm_scan_async(const Napi::CallbackInfo& info);
+  Napi::Value crm_challenge_async(const Napi::CallbackInfo& info);
   Napi::Value crm_tile(const Napi::CallbackInfo& info);
   Napi::Value cn2_hash(const Napi::CallbackInfo& info);
   Napi::Value cn2_scan_async(const Napi::CallbackInfo& info);

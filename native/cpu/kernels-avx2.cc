@@ -163,6 +163,26 @@ inline void uload_blocks(const uint8_t* data, int64_t stride, int count, uvec (&
   }
 }
 
+inline void ustore_blocks(const uvec (&v)[16], uint8_t* out) {
+  alignas(32) uint8_t words[16 * 32];
+  for (int i = 0; i < 16; ++i) ustore(reinterpret_cast<uint32_t*>(words + 32 * i), v[i]);
+  for (int half = 0; half < 2; ++half) {
+    const uint8_t* from[8];
+    for (int i = 0; i < 8; ++i) from[i] = words + 32 * (8 * half + i);
+    __m256i t[8];
+    transpose_words_8x8(from, 0, t);
+    for (int l = 0; l < 8; ++l) ustore(reinterpret_cast<uint32_t*>(out + 64 * l + 32 * half), t[l]);
+  }
+}
+inline uint64_t bytes_0x80(const uint8_t* p) {
+  const __m256i skipped = _mm256_set1_epi8(-128);
+  auto half = [&](const uint8_t* at) {
+    return static_cast<uint32_t>(_mm256_movemask_epi8(_mm256_cmpeq_epi8(
+        _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)), skipped)));
+  };
+  return half(p) | static_cast<uint64_t>(half(p + 32)) << 32;
+}
+
 #include "kernels.inc"
 #include "transformer.inc"
 

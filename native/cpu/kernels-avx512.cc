@@ -159,6 +159,17 @@ inline void uload_blocks(const uint8_t* data, int64_t stride, int count, uvec (&
   transpose_words(r, m);
 }
 
+inline void ustore_blocks(const uvec (&v)[16], uint8_t* out) {
+  alignas(64) uint8_t words[16 * 64];
+  for (int i = 0; i < 16; ++i) _mm512_store_si512(words + 64 * i, v[i]);
+  __m512i t[16];
+  uload_blocks(words, 64, 16, t);  // a 16 x 16 transposition is its own inverse
+  for (int l = 0; l < 16; ++l) _mm512_storeu_si512(out + 64 * l, t[l]);
+}
+inline uint64_t bytes_0x80(const uint8_t* p) {
+  return _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(p), _mm512_set1_epi8(-128));
+}
+
 #include "x86.inc"
 #include "kernels.inc"
 #include "transformer.inc"

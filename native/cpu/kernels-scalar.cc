@@ -74,6 +74,13 @@ inline void uload_blocks(const uint8_t* data, int64_t, int, uvec (&m)[16]) {
   std::memcpy(m, data, 64);
 }
 
+inline void ustore_blocks(const uvec (&v)[16], uint8_t* out) { std::memcpy(out, v, 64); }
+inline uint64_t bytes_0x80(const uint8_t* p) {
+  uint64_t mask = 0;
+  for (int i = 0; i < 64; ++i) mask |= static_cast<uint64_t>(p[i] == 0x80) << i;
+  return mask;
+}
+
 void pack_transposed(const float* b, int64_t ldb, int depth, int columns, int width, float* out) {
   for (int k = 0; k < depth; ++k)
     for (int j = 0; j < width; ++j) out[k * width + j] = j < columns ? b[j * ldb + k] : 0.0f;

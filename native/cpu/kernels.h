@@ -32,6 +32,7 @@ struct Tile {
 };
 using TileFunction = void (*)(const Tile&);
 
+constexpr int kRowSlack = 128;
 constexpr int kMaxVectors = 3;
 constexpr int kMaxRowForm = 12;     // row pointers that fit in the general registers
 constexpr int kMaxColumnForm = 24;  // one vector wide tiles
@@ -151,6 +152,11 @@ struct Kernels {
                       uint32_t flags, uint8_t* out);
   void (*hash_blocks)(const uint8_t* data, int count, const uint32_t key[8], uint32_t flags,
                       uint8_t* out);
+
+  // Rows of a challenge matrix (pow.h), at most hash_lanes of them, at out + i * stride;
+  // stride >= k + kRowSlack, the slack is overwritten.
+  void (*challenge_rows)(const uint32_t seed[8], uint32_t matrix, const uint32_t* rows, int count,
+                         int32_t k, int8_t* out, int64_t stride);
 
   Int8Kernels int8;
   SliceKernels slices;

@@ -14,6 +14,27 @@ namespace {
 
 inline uint32_t rotl(uint32_t x, int n) { return (x << n) | (x >> (32 - n)); }
 
+// Rows of a scan's operands as (pointer, distance): where they lie, or made from the seed.
+struct Rows {
+  const int8_t* at;
+  int64_t stride;
+};
+
+// `count` rows of matrix 0 or 1 from `first` on, count a multiple of 32; `buffer` holds them with
+// kRowSlack each.
+Rows make_rows(const Kernels& k, const tesra_crm_scan& s, uint32_t matrix, int64_t first, int count,
+               int8_t* buffer) {
+  uint32_t seed[8], rows[16];
+  std::memcpy(seed, s.seed, 32);
+  const int64_t stride = int64_t{s.k} + kRowSlack;
+  const int lanes = smaller(k.hash_lanes, 16);
+  for (int i = 0; i < count; i += lanes) {
+    for (int l = 0; l < lanes; ++l) rows[l] = static_cast<uint32_t>(first + i + l);
+    k.challenge_rows(seed, matrix, rows, lanes, s.k, buffer + i * stride, stride);
+  }
+  return {buffer, stride};
+}
+
 bool at_most(const uint8_t* ticket, const uint8_t* target) {
   for (int i = 31; i >= 0; --i)
     if (ticket[i] != target[i]) return ticket[i] < target[i];
@@ -31,14 +52,25 @@ int crm_scan(const Context& cx, tesra_crm_scan& s, tesra_error* error) {
   const int64_t groups = TESRA_CRM_BLOCK / int8.rows;
   const size_t x_bytes = static_cast<size_t>(chunks) * 8 * 16 * 4;
   // All of A is packed once; each task owns a column block and walks down the rows.
-  const size_t own_bytes = round_up(2 * p.panel + x_bytes, 64);
+  const size_t made_bytes =
+      s.seed ? (static_cast<size_t>(s.k) + kRowSlack) * TESRA_CRM_BLOCK : 0;
+  const size_t own_bytes = round_up(2 * p.panel + x_bytes + made_bytes, 64);
   uint8_t* const a = static_cast<uint8_t*>(
       cx.workspace->take(p.group * groups * block_rows + own_bytes * cx.pool->threads()));
   uint8_t* const own = a + p.group * groups * block_rows;
-  cx.pool->run(block_rows * groups, [&](int64_t i, int) {
-    const int64_t first = int8.row_step == 1 ? i % groups * int8.rows : i % groups;
-    const int8_t* from = s.a + (i / groups * TESRA_CRM_BLOCK + first) * s.k;
-    int8.pack_a(from, int64_t{int8.row_step} * s.k, int8.rows, s.k, a + i * p.group);
+  auto made_of = [&](int thread) {
+    return reinterpret_cast<int8_t*>(own + own_bytes * static_cast<size_t>(thread) + 2 * p.panel +
+                                     x_bytes);
+  };
+  cx.pool->run(block_rows, [&](int64_t block, int thread) {
+    const int64_t top = block * TESRA_CRM_BLOCK;
+    const Rows from = s.seed ? make_rows(k, s, 0, top, TESRA_CRM_BLOCK, made_of(thread))
+                             : Rows{s.a + top * s.k, s.k};
+    for (int64_t g = 0; g < groups; ++g) {
+      const int64_t first = int8.row_step == 1 ? g * int8.rows : g;
+      int8.pack_a(from.at + first * from.stride, int8.row_step * from.stride, int8.rows, s.k,
+                  a + (block * groups + g) * p.group);
+    }
   });
   uint32_t key[8];
   std::memcpy(key, s.ticket_key, 32);
@@ -56,8 +88,10 @@ int crm_scan(const Context& cx, tesra_crm_scan& s, tesra_error* error) {
     uint32_t* x = reinterpret_cast<uint32_t*>(panels + 2 * p.panel);
     for (int half = 0; half < 2; ++half) {
       uint8_t* to = panels + half * p.panel;
-      int8.pack_b(s.bt + (column * TESRA_CRM_BLOCK + half * kInt8Columns) * s.k, s.k, kInt8Columns,
-                  s.k, TESRA_CRM_CHUNK, to, p.corrections(to));
+      const int64_t first = column * TESRA_CRM_BLOCK + half * kInt8Columns;
+      const Rows from = s.seed ? make_rows(k, s, 1, first, kInt8Columns, made_of(thread))
+                               : Rows{s.bt + first * s.k, s.k};
+      int8.pack_b(from.at, from.stride, kInt8Columns, s.k, TESRA_CRM_CHUNK, to, p.corrections(to));
     }
     for (int64_t row = 0; row < block_rows; ++row) {
       std::memset(x, 0, x_bytes);

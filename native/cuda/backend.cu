@@ -333,8 +333,18 @@ int crmScan(tesra_device* device, tesra_crm_scan* args, tesra_error* error) {
   args->count = 0;
   if (args->m == 0 || args->n == 0) return TESRA_OK;
   const cudaStream_t stream = device->stream;
-  TESRA_TRY("copying A", copyRows(stream, device->a, args->a, args->m, args->k, args->k));
-  TESRA_TRY("copying B", copyRows(stream, device->b, args->bt, args->n, args->k, args->k));
+  if (args->seed) {
+    const size_t k = static_cast<size_t>(args->k);
+    TESRA_TRY("allocating A", device->a.reserve(k * args->m));
+    TESRA_TRY("allocating B", device->b.reserve(k * args->n));
+    TESRA_TRY("making A", launchChallengeRows(stream, args->seed, 0, args->m, args->k,
+                                              device->a.as<int8_t>()));
+    TESRA_TRY("making B", launchChallengeRows(stream, args->seed, 1, args->n, args->k,
+                                              device->b.as<int8_t>()));
+  } else {
+    TESRA_TRY("copying A", copyRows(stream, device->a, args->a, args->m, args->k, args->k));
+    TESRA_TRY("copying B", copyRows(stream, device->b, args->bt, args->n, args->k, args->k));
+  }
   // Layout of c: the count alone in its first 256 bytes, then tickets, then tile numbers.
   const uint64_t tiles = static_cast<uint64_t>(args->m) * args->n / 128;
   const uint32_t capacity = static_cast<uint32_t>(std::min<uint64_t>(args->capacity, tiles));

@@ -75,6 +75,9 @@ cudaError_t launchBlake3(cudaStream_t stream, const uint8_t* data, size_t size,
 // a multiple of 16.
 cudaError_t launchInt8Gemm(cudaStream_t stream, const int8_t* a, const int8_t* bt, int32_t* c,
                            int m, int n, int k, int pitch);
+// Rows [0, rows) of challenge matrix 0 or 1 (pow.h), rows x k at `out`.
+cudaError_t launchChallengeRows(cudaStream_t stream, const uint8_t seed[32], uint32_t matrix,
+                                int rows, int k, int8_t* out);
 struct ScanOutput {
   uint32_t* count;    // zeroed by the caller
   uint32_t* tiles;    // capacity words

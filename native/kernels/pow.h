@@ -28,12 +28,16 @@ typedef struct tesra_int8_gemm {
 // accumulators; J[s % 16] = rotl32(J[s % 16], 13) ^ x.
 // ticket = keyed BLAKE3 of J (64 bytes, little-endian words); it wins when ticket <= target as
 // little-endian 256-bit numbers.
+// Operands: given, or with a seed those of a challenge: row r of A (matrix 0) and of the transpose of
+// B (matrix 1) is the first k bytes other than 0x80 of the ChaCha20 key stream (RFC 8439) with key
+// `seed`, counter from 0, nonce u32le(matrix) || u64le(r).
 // m, n multiples of 64; k a multiple of 128, 128 <= k <= 65536; m*n/128 < 2^32.
 // Winners come in ascending tile order. When more than `capacity` win: TESRA_E_CAPACITY, count is
 // the number of all winners, and the caller tries again with more room.
 typedef struct tesra_crm_scan {
-  const int8_t* a;   // m x k
-  const int8_t* bt;  // n x k
+  const uint8_t* seed;  // 32 bytes, or NULL
+  const int8_t* a;      // m x k; NULL with a seed
+  const int8_t* bt;     // n x k; NULL with a seed
   int32_t m, n, k;
   const uint8_t* ticket_key;  // 32 bytes
   const uint8_t* target;      // 32 bytes little-endian

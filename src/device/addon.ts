@@ -123,6 +123,7 @@ export interface NativeDevice {
   blake3(data: Uint8Array, key?: Uint8Array): Uint8Array;
   crmScan(a: Int8Array, bT: Int8Array, dims: Dims, key: Uint8Array, target: Uint8Array): { tickets: Ticket[] };
   crmScanAsync(a: Int8Array, bT: Int8Array, dims: Dims, key: Uint8Array, target: Uint8Array): Promise<{ tickets: Ticket[] }>;
+  crmChallengeAsync(seed: Uint8Array, dims: Dims, key: Uint8Array, target: Uint8Array): Promise<{ tickets: Ticket[] }>;
   crmTile(aRows: Int8Array, bCols: Int8Array, k: number): Uint8Array;
   cn2Hash(data: Uint8Array): Uint8Array;
   cn2ScanAsync(data: Uint8Array, options: Cn2ScanOptions): { promise: Promise<Cn2ScanResult>; stop(): void };

@@ -138,6 +138,11 @@ export class Device {
     return guardAsync(this.#native.crmScanAsync(a, bT, dims, ticketKey, target));
   }
 
+  /** crmScanAsync of the matrices that a challenge's 32-byte seed stands for (docs/protocol.md), made by the device. */
+  crmChallengeAsync(seed: Uint8Array, dims: Dims, ticketKey: Uint8Array, target: Uint8Array): Promise<{ tickets: Ticket[] }> {
+    return guardAsync(this.#native.crmChallengeAsync(seed, dims, ticketKey, target));
+  }
+
   /** The 64-byte transcript of one tile: 8 rows of A and 16 columns of B, each of length k. */
   crmTile(aRows: Int8Array, bCols: Int8Array, k: number): Uint8Array {
     return guard(() => this.#native.crmTile(aRows, bCols, k));

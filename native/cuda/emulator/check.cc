@@ -303,6 +303,29 @@ void checkBlake3() {
   checks++;
 }
 
+// A scan of a seed's matrices finds what a scan of the same matrices, made here, finds.
+void checkChallenge() {
+  const int m = 64 * pick(1, 2), n = 64 * pick(1, 2), k = 128 * pick(1, 20);
+  std::vector<uint8_t> seed(32), key(32), target(32, 0xff);
+  for (uint8_t& b : seed) b = static_cast<uint8_t>(random32());
+  for (uint8_t& b : key) b = static_cast<uint8_t>(random32());
+  std::vector<int8_t> a, bt;
+  for (int row = 0; row < m; row++) reference::challengeRow(seed.data(), 0, row, k, a);
+  for (int row = 0; row < n; row++) reference::challengeRow(seed.data(), 1, row, k, bt);
+  const uint32_t tiles = static_cast<uint32_t>(m) * n / 128;
+  std::vector<uint32_t> found(2 * tiles);
+  std::vector<uint8_t> tickets(size_t{64} * tiles);
+  for (int made = 0; made < 2; made++) {
+    tesra_crm_scan scan{made ? seed.data() : nullptr, made ? nullptr : a.data(),
+                        made ? nullptr : bt.data(), m, n, k, key.data(), target.data(), tiles, 0,
+                        &found[made * tiles], &tickets[size_t{32} * made * tiles]};
+    must(backend->crm_scan(device, &scan, &error), "crm_scan of a challenge");
+  }
+  if (memcmp(&tickets[0], &tickets[size_t{32} * tiles], size_t{32} * tiles))
+    wrong("challenge " + dims({m, n, k}));
+  checks++;
+}
+
 // Two nonces by the device's search against the portable path.
 void checkCn2() {
   std::vector<uint8_t> data(static_cast<size_t>(pick(2, 200))), hashes(64), target(32, 0xff);
@@ -361,7 +384,7 @@ void checkScan(int m, int n, int k) {
   std::vector<uint8_t> key(32), target(32, 0xff), tickets(size_t{32} * tiles);
   std::vector<uint32_t> found(tiles);
   for (uint8_t& b : key) b = static_cast<uint8_t>(random32());
-  tesra_crm_scan scan{a.data(),     bt.data(),     m, n, k, key.data(), target.data(), tiles, 0,
+  tesra_crm_scan scan{nullptr, a.data(), bt.data(), m, n, k, key.data(), target.data(), tiles, 0,
                       found.data(), tickets.data()};
   const std::string what = "crm_scan " + dims({m, n, k});
   must(backend->crm_scan(device, &scan, &error), "crm_scan");
@@ -462,6 +485,7 @@ int main(int count, char** arguments) {
     checkScan(64 * pick(1, 3), 64 * pick(1, 5), 128 * pick(1, 3));
     if (round == 0)
       checkScan(64, 64, 128 * 37);  // past 16 and 32 chunks: every transcript word twice
+    checkChallenge();
     if (round == 0) checkCn2();
     if (large && round == 0) checkLargeGemms();
     if (large && round == 0) checkScan(1024, 1024, 2048);

@@ -357,6 +357,32 @@ inline Words transcript(const int8_t* const* rows, const int8_t* const* columns,
   }
   return j;
 }
+// Appends one row of a challenge matrix, as pow.h defines it.
+inline void challengeRow(const uint8_t* seed, uint32_t matrix, int row, int k,
+                         std::vector<int8_t>& out) {
+  const auto rotl = [](uint32_t x, int n) { return x << n | x >> (32 - n); };
+  uint32_t start[16] = {0x61707865, 0x3320646e, 0x79622d32, 0x6b206574};
+  memcpy(start + 4, seed, 32);
+  start[13] = matrix, start[14] = static_cast<uint32_t>(row);
+  const size_t end = out.size() + static_cast<size_t>(k);
+  for (; out.size() < end; start[12]++) {
+    uint32_t v[16];
+    memcpy(v, start, sizeof v);
+    const auto quarter = [&](int a, int b, int c, int d) {
+      v[a] += v[b], v[d] = rotl(v[d] ^ v[a], 16), v[c] += v[d], v[b] = rotl(v[b] ^ v[c], 12);
+      v[a] += v[b], v[d] = rotl(v[d] ^ v[a], 8), v[c] += v[d], v[b] = rotl(v[b] ^ v[c], 7);
+    };
+    for (int i = 0; i < 80; i++) {
+      const int g = i % 8, turn = g / 4;
+      quarter(g % 4, 4 + (g + turn) % 4, 8 + (g + 2 * turn) % 4, 12 + (g + 3 * turn) % 4);
+    }
+    for (int i = 0; i < 64 && out.size() < end; i++) {
+      const uint8_t byte = static_cast<uint8_t>((v[i / 4] + start[i / 4]) >> (8 * (i % 4)));
+      if (byte != 0x80) out.push_back(static_cast<int8_t>(byte));
+    }
+  }
+}
+
 inline Words tileTranscript(const tesra_crm_scan& o, uint32_t tile) {
   const uint32_t lane = tile % 32, g = lane / 4, t = lane % 4, block = tile / 32;
   const uint32_t b = block / (o.n / 64), c = block % (o.n / 64);

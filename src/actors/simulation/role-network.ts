@@ -223,9 +223,10 @@ class RoleNetwork {
 /** The device's own thread is nothing that Node knows of: each asynchronous operation is held on to here. */
 function openHeldDevice(options: DeviceOptions, { hold }: RealWork): Device {
   const device = openDevice(options);
-  const { applyAsync, createPlan, crmScanAsync } = device;
+  const { applyAsync, createPlan, crmChallengeAsync, crmScanAsync } = device;
   return Object.assign(device, {
     applyAsync: (...args: Parameters<typeof applyAsync>) => hold(applyAsync.apply(device, args)),
+    crmChallengeAsync: (...args: Parameters<typeof crmChallengeAsync>) => hold(crmChallengeAsync.apply(device, args)),
     crmScanAsync: (...args: Parameters<typeof crmScanAsync>) => hold(crmScanAsync.apply(device, args)),
     createPlan: (spec: Parameters<typeof createPlan>[0]) => {
       const plan = createPlan.call(device, spec);
