@@ -128,12 +128,13 @@ Napi::Value DeviceObject::cn2_hash(const Napi::CallbackInfo& info) {
   return out;
 }
 
-// (data, {nonceOffset, nonceBytes, nonceStart, count, target, capacity?})
+// (data, {nonceOffset, nonceBytes, nonceStart, count, target, capacity?}, stopped?)
 //   -> { promise: Promise<{ found, tried, pages }>, stop() }
 Napi::Value DeviceObject::cn2_scan_async(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   auto s = std::make_shared<Search>();
   if (!usable(env) || !read_search(info, s.get())) return env.Undefined();
+  s->stop.store(info[2].IsBoolean() && info[2].As<Napi::Boolean>().Value());
   auto job = std::make_unique<Job>(env);
   job->kept.push_back(Napi::Persistent(Value()));
   std::shared_ptr<DeviceCore> core = core_;

@@ -22,6 +22,7 @@ DeviceCore::DeviceCore(const tesra_backend* b, tesra_device* d, tesra_device* s)
 DeviceCore::~DeviceCore() {
   close();
   if (side) tesra_cpu_backend()->close(side);
+  if (host_) tesra_cpu_backend()->close(host_);
   backend->close(device);
 }
 

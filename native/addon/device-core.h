@@ -60,6 +60,16 @@ class DeviceCore {
     return f(tesra_cpu_backend(), side);
   }
 
+  // As with_any for work that this back end leaves to the CPU: a CPU device is opened for it then.
+  template <class F>
+  int with_host(const F& f, tesra_error* error) {
+    if (backend->compress) return with_any(f);
+    std::lock_guard<std::mutex> lock(side_mutex_);
+    const tesra_open one{1, 0, nullptr};
+    if (!host_ && tesra_cpu_backend()->open(&one, &host_, error) != TESRA_OK) return error->code;
+    return f(tesra_cpu_backend(), host_);
+  }
+
   const tesra_backend* backend;
   tesra_device* device;
   tesra_device* side;  // CPU, one thread; NULL on CUDA devices
@@ -74,6 +84,7 @@ class DeviceCore {
   std::deque<std::unique_ptr<Executor::Job>> stop();
 
   std::mutex side_mutex_;
+  tesra_device* host_ = nullptr;  // of with_host
   Executor executor_;
   napi_threadsafe_function finished_ = nullptr;
   napi_env env_ = nullptr;

@@ -163,6 +163,8 @@ Napi::Function DeviceObject::define(Napi::Env env) {
                       InstanceMethod<&DeviceObject::crm_scan_async>("crmScanAsync"),
                       InstanceMethod<&DeviceObject::crm_challenge_async>("crmChallengeAsync"),
                       InstanceMethod<&DeviceObject::crm_tile>("crmTile"),
+                      InstanceMethod<&DeviceObject::compress>("compress"),
+                      InstanceMethod<&DeviceObject::decompress>("decompress"),
                       InstanceMethod<&DeviceObject::cn2_hash>("cn2Hash"),
                       InstanceMethod<&DeviceObject::cn2_scan_async>("cn2ScanAsync"),
                       InstanceMethod<&DeviceObject::int8_gemm>("int8Gemm"),

@@ -33,6 +33,8 @@ class DeviceObject : public Napi::ObjectWrap<DeviceObject> {
   Napi::Value crm_scan_async(const Napi::CallbackInfo& info);
   Napi::Value crm_challenge_async(const Napi::CallbackInfo& info);
   Napi::Value crm_tile(const Napi::CallbackInfo& info);
+  Napi::Value compress(const Napi::CallbackInfo& info);
+  Napi::Value decompress(const Napi::CallbackInfo& info);
   Napi::Value cn2_hash(const Napi::CallbackInfo& info);
   Napi::Value cn2_scan_async(const Napi::CallbackInfo& info);
   Napi::Value int8_gemm(const Napi::CallbackInfo& info);

@@ -376,11 +376,17 @@ int slow_scan(tesra_device* device, tesra_cn2_scan* args, tesra_error* error) {
     return cn2_scan(device->context, device->scratchpads, *args), TESRA_OK;
   });
 }
+int pack(tesra_device* device, const tesra_compress* args, tesra_error* error) {
+  return guarded(error, [&] { return compress(device->context, *args), TESRA_OK; });
+}
+int unpack(tesra_device* device, const tesra_decompress* args, tesra_error* error) {
+  return guarded(error, [&] { return decompress(device->context, *args), TESRA_OK; });
+}
 
 const tesra_backend kBackend = {
     TESRA_ABI,    "cpu",    1,          probe,   open,      close, describe, alloc,
     release,      copy,     copy,       sync,    plan_create, plan_run, plan_destroy, run_op,
-    hash,         product,  scan,       replay,  slow_hash, slow_scan,
+    hash,         product,  scan,       replay,  slow_hash, slow_scan, pack, unpack,
 };
 
 }  // namespace

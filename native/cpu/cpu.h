@@ -101,6 +101,8 @@ void blake3(const Context& cx, const tesra_blake3& args);
 void int8_gemm(const Context& cx, const tesra_int8_gemm& g);
 int crm_scan(const Context& cx, tesra_crm_scan& s, tesra_error* error);
 void crm_tile(const tesra_crm_tile& t);
+void compress(const Context& cx, const tesra_compress& c);
+void decompress(const Context& cx, const tesra_decompress& d);
 
 int fail(tesra_error* error, int code, const char* format, ...);
 

@@ -174,6 +174,10 @@ inline void ustore_blocks(const uvec (&v)[16], uint8_t* out) {
     for (int l = 0; l < 8; ++l) ustore(reinterpret_cast<uint32_t*>(out + 64 * l + 32 * half), t[l]);
   }
 }
+inline uint16_t sign_mask_16(const float* p) {
+  return static_cast<uint16_t>(_mm256_movemask_ps(_mm256_loadu_ps(p)) |
+                               _mm256_movemask_ps(_mm256_loadu_ps(p + 8)) << 8);
+}
 inline uint64_t bytes_0x80(const uint8_t* p) {
   const __m256i skipped = _mm256_set1_epi8(-128);
   auto half = [&](const uint8_t* at) {

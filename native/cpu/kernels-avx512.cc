@@ -166,6 +166,9 @@ inline void ustore_blocks(const uvec (&v)[16], uint8_t* out) {
   uload_blocks(words, 64, 16, t);  // a 16 x 16 transposition is its own inverse
   for (int l = 0; l < 16; ++l) _mm512_storeu_si512(out + 64 * l, t[l]);
 }
+inline uint16_t sign_mask_16(const float* p) {
+  return _mm512_movepi32_mask(_mm512_castps_si512(_mm512_loadu_ps(p)));
+}
 inline uint64_t bytes_0x80(const uint8_t* p) {
   return _mm512_cmpeq_epi8_mask(_mm512_loadu_si512(p), _mm512_set1_epi8(-128));
 }

@@ -75,6 +75,11 @@ inline void uload_blocks(const uint8_t* data, int64_t, int, uvec (&m)[16]) {
 }
 
 inline void ustore_blocks(const uvec (&v)[16], uint8_t* out) { std::memcpy(out, v, 64); }
+inline uint16_t sign_mask_16(const float* p) {
+  uint32_t mask = 0;
+  for (int i = 0; i < 16; ++i) mask |= (tesra_float_bits(p[i]) >> 31) << i;
+  return static_cast<uint16_t>(mask);
+}
 inline uint64_t bytes_0x80(const uint8_t* p) {
   uint64_t mask = 0;
   for (int i = 0; i < 64; ++i) mask |= static_cast<uint64_t>(p[i] == 0x80) << i;

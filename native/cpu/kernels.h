@@ -100,6 +100,20 @@ struct SliceKernels {
   void (*join)(const SliceJoin& j, double row_scale);
 };
 
+// The loops of compression.inc; see there.
+struct CompressionKernels {
+  void (*feed)(const float* x, const float* r, float* t, int64_t n);
+  uint32_t (*largest_bits)(const float* t, int64_t n);
+  void (*quantise)(const float* t, int8_t* q, int64_t n, float inverse);
+  void (*quantise_stochastic)(const float* t, const float* u, int8_t* q, int64_t n, float inverse);
+  void (*leave_quantised)(float* t, const int8_t* q, int64_t n, float scale);
+  float (*magnitude_sum)(const float* t, int64_t n);
+  void (*take_signs)(float* t, uint8_t* out, int64_t n, float magnitude, bool leave);
+  void (*put_quantised)(const int8_t* q, float* out, int64_t n, float unit, float scale, bool add);
+  void (*put_signs)(const uint8_t* bits, float* out, int64_t n, float magnitude, float scale,
+                    bool add);
+};
+
 struct Kernels {
   const char* name;
   TransformerKernels transformer;
@@ -152,6 +166,8 @@ struct Kernels {
                       uint32_t flags, uint8_t* out);
   void (*hash_blocks)(const uint8_t* data, int count, const uint32_t key[8], uint32_t flags,
                       uint8_t* out);
+
+  const CompressionKernels* compression;
 
   // Rows of a challenge matrix (pow.h), at most hash_lanes of them, at out + i * stride;
   // stride >= k + kRowSlack, the slack is overwritten.

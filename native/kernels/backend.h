@@ -6,6 +6,7 @@
 #include "activation.h"
 #include "attention.h"
 #include "cn2.h"
+#include "compression.h"
 #include "conv.h"
 #include "embedding.h"
 #include "error.h"
@@ -170,6 +171,9 @@ typedef struct tesra_backend {
   int (*crm_tile)(tesra_device* device, const tesra_crm_tile* args, tesra_error* error);
   int (*cn2_hash)(tesra_device* device, const tesra_cn2* args, tesra_error* error);
   int (*cn2_scan)(tesra_device* device, tesra_cn2_scan* args, tesra_error* error);
+  // NULL where the back end leaves it to the CPU's.
+  int (*compress)(tesra_device* device, const tesra_compress* args, tesra_error* error);
+  int (*decompress)(tesra_device* device, const tesra_decompress* args, tesra_error* error);
 } tesra_backend;
 
 const tesra_backend* tesra_cpu_backend(void);

@@ -91,6 +91,29 @@ export interface Cn2ScanResult {
   pages: "reserved" | "transparent" | "small" | "device";
 }
 
+export type CompressionKind = "topk" | "int8" | "sign";
+
+/** See native/kernels/compression.h. */
+export interface CompressionOptions {
+  /** topk: how many elements are sent, those of the largest magnitude. */
+  entries?: number;
+  /** int8 and sign: elements that share a scale, a multiple of 64 up to 65,536. Default 1024. */
+  block?: number;
+  /** Error feedback: added to the gradient first; then what the message leaves out. As long as the gradient. */
+  residual?: Float32Array;
+  /** int8: round at random, unbiased, by this key of Philox and the stream. Default: to the nearest. */
+  seed?: bigint;
+  /** 0 to 2^32 - 1, another one for each message under a seed. Default 0. */
+  stream?: number;
+}
+
+export interface DecompressOptions {
+  /** Factor of every element. Default 1. */
+  scale?: number;
+  /** Add to what `out` holds, instead of writing over it. */
+  add?: boolean;
+}
+
 export type DigestName = "blake256" | "groestl256" | "jh256" | "skein512-256";
 
 export interface NativePlan {
@@ -125,8 +148,10 @@ export interface NativeDevice {
   crmScanAsync(a: Int8Array, bT: Int8Array, dims: Dims, key: Uint8Array, target: Uint8Array): Promise<{ tickets: Ticket[] }>;
   crmChallengeAsync(seed: Uint8Array, dims: Dims, key: Uint8Array, target: Uint8Array): Promise<{ tickets: Ticket[] }>;
   crmTile(aRows: Int8Array, bCols: Int8Array, k: number): Uint8Array;
+  compress(kind: CompressionKind, x: Float32Array, options: CompressionOptions): Uint8Array;
+  decompress(packed: Uint8Array, out: Float32Array, options: DecompressOptions): void;
   cn2Hash(data: Uint8Array): Uint8Array;
-  cn2ScanAsync(data: Uint8Array, options: Cn2ScanOptions): { promise: Promise<Cn2ScanResult>; stop(): void };
+  cn2ScanAsync(data: Uint8Array, options: Cn2ScanOptions, stopped: boolean): { promise: Promise<Cn2ScanResult>; stop(): void };
   int8Gemm(a: Int8Array, bT: Int8Array, dims: Dims, out?: Int32Array): Int32Array;
   sgemm(a: Float32Array, b: Float32Array, dims: Dims, options: SgemmOptions): Float32Array;
   close(): void;

@@ -1,7 +1,7 @@
 // Owns: Device and Plan, the project's one way to numeric kernels; picks CUDA when it is there.
 // Invariant: every failure of the native side leaves here as a DeviceError.
 import type {
-  AdamOptions, Cn2ScanOptions, Cn2ScanResult, CudaReport, DigestName, Dims, IsaName, MomentumOptions, NativeDevice, NativePlan, PlanSpec,
+  AdamOptions, Cn2ScanOptions, Cn2ScanResult, CompressionKind, CompressionOptions, CudaReport, DecompressOptions, DigestName, Dims, IsaName, MomentumOptions, NativeDevice, NativePlan, PlanSpec,
   PlanTensor, SgdOptions, SgemmOptions, TensorArray, Ticket, UpdateKind, UpdateOptions,
 } from "./addon.js";
 import { DeviceError, guard, guardAsync } from "./device-error.js";
@@ -123,6 +123,19 @@ export class Device {
     return guard(() => this.#native.isFinite(x));
   }
 
+  /**
+   * A gradient as a message of fewer bytes: its largest elements, int8 with a scale a block, or signs with a mean
+   * magnitude a block. With `residual`, what is left out is kept there for the next one (error feedback).
+   */
+  compress(kind: CompressionKind, x: Float32Array, options: CompressionOptions = {}): Uint8Array {
+    return guard(() => this.#native.compress(kind, x, options));
+  }
+
+  /** Writes or adds `scale` times the message's gradient. A message that is not one of out.length elements throws, and nothing is written. */
+  decompress(packed: Uint8Array, out: Float32Array, options: DecompressOptions = {}): void {
+    guard(() => this.#native.decompress(packed, out, options));
+  }
+
   /** 32 bytes; keyed mode with a 32-byte key. */
   blake3(data: Uint8Array, key?: Uint8Array): Uint8Array {
     return guard(() => this.#native.blake3(data, key));
@@ -161,9 +174,8 @@ export class Device {
    * An abort ends the search within two hashes' time; what was tried and found by then is the result.
    */
   async cn2Scan(data: Uint8Array, options: Cn2ScanOptions & { signal?: AbortSignal }): Promise<Cn2ScanResult> {
-    const { promise, stop } = guard(() => this.#native.cn2ScanAsync(data, options));
     const { signal } = options;
-    if (signal?.aborted) stop();
+    const { promise, stop } = guard(() => this.#native.cn2ScanAsync(data, options, signal?.aborted === true));
     signal?.addEventListener("abort", stop);
     try {
       return await guardAsync(promise);

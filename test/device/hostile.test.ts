@@ -31,6 +31,8 @@ describe("arguments", () => {
       delayCompensate: [f(4), f(4), f(4), 1],
       isFinite: [f(4)],
       blake3: [new Uint8Array(4), new Uint8Array(32)],
+      compress: ["topk", f(4), { entries: 2, residual: f(4) }],
+      decompress: [device.compress("int8", f(4)), f(4), { scale: 2 }],
       crmScan: [new Int8Array(64 * 128), new Int8Array(64 * 128), { m: 64, n: 64, k: 128 }, new Uint8Array(32), new Uint8Array(32)],
       cn2Hash: [new Uint8Array(4)],
       crmTile: [new Int8Array(8 * 128), new Int8Array(16 * 128), 128],
