@@ -9,8 +9,12 @@ namespace tesra {
 namespace {
 
 constexpr uint32_t kIv[8] = TESRA_BLAKE3_IV;
+// A task hashes so many chunks and folds them kFoldLevels up on its own, all lanes in use to the
+// last: what is left to one thread is a parent in sixteen, 0.4 % of the work.
+constexpr int64_t kChunksATask = 256;
+constexpr int kFoldLevels = 4;
 // Below this a second thread costs more than it hashes.
-constexpr int64_t kChunksATask = 64;
+constexpr int64_t kChunksAlone = 64;
 
 struct Hasher {
   const Kernels& k;
@@ -75,10 +79,26 @@ struct Hasher {
     std::memcpy(out, h, 32);
   }
 
-  void parents(const uint8_t* cvs, int64_t pairs, uint8_t* out) const {
+  // One level up, in place: neighbours pair, an odd last one is carried. Returns how many are left.
+  int64_t fold(uint8_t* cvs, int64_t count) const {
+    const int64_t pairs = count / 2;
     for (int64_t i = 0; i < pairs; i += k.hash_lanes)
       k.hash_blocks(cvs + i * 64, static_cast<int>(smaller<int64_t>(k.hash_lanes, pairs - i)), key,
-                    flags | TESRA_BLAKE3_PARENT, out + i * 32);
+                    flags | TESRA_BLAKE3_PARENT, cvs + i * 32);
+    if (count % 2) std::memmove(cvs + pairs * 32, cvs + (count - 1) * 32, 32);
+    return pairs + count % 2;
+  }
+
+  // Chaining values of chunks [begin, end) of the message.
+  void chunks(const uint8_t* data, size_t size, int64_t begin, int64_t end, uint8_t* out) const {
+    const int64_t full = smaller(end, static_cast<int64_t>(size / TESRA_BLAKE3_CHUNK));
+    for (int64_t c = begin; c < full; c += k.hash_lanes)
+      k.hash_chunks(data + c * TESRA_BLAKE3_CHUNK,
+                    static_cast<int>(smaller<int64_t>(k.hash_lanes, full - c)),
+                    static_cast<uint64_t>(c), key, flags, out + (c - begin) * 32);
+    if (full < end)
+      chunk(data + full * TESRA_BLAKE3_CHUNK, size % TESRA_BLAKE3_CHUNK,
+            static_cast<uint64_t>(full), 0, out + (full - begin) * 32);
   }
 };
 
@@ -99,28 +119,31 @@ void blake3(const Context& cx, const tesra_blake3& args) {
   // Chaining values level by level: pairing neighbours and carrying an odd one up gives the same
   // tree as BLAKE3's rule (left subtrees are the largest powers of two).
   const int64_t chunks = ceil_div(static_cast<int64_t>(args.size), TESRA_BLAKE3_CHUNK);
-  const int64_t full = static_cast<int64_t>(args.size / TESRA_BLAKE3_CHUNK);
-  std::vector<uint8_t> cvs(static_cast<size_t>(chunks) * 32), next;
-  const int lanes = cx.kernels->hash_lanes;
-  cx.pool->run(ceil_div(full, kChunksATask), [&](int64_t task, int) {
-    const int64_t end = smaller(full, (task + 1) * kChunksATask);
-    for (int64_t c = task * kChunksATask; c < end; c += lanes)
-      cx.kernels->hash_chunks(args.data + c * TESRA_BLAKE3_CHUNK,
-                              static_cast<int>(smaller<int64_t>(lanes, end - c)),
-                              static_cast<uint64_t>(c), h.key, h.flags, cvs.data() + c * 32);
-  });
-  if (full < chunks)
-    h.chunk(args.data + full * TESRA_BLAKE3_CHUNK, args.size % TESRA_BLAKE3_CHUNK,
-            static_cast<uint64_t>(full), 0, cvs.data() + full * 32);
+  std::vector<uint8_t> cvs;
   int64_t count = chunks;
-  while (count > 2) {
-    const int64_t pairs = count / 2, up = pairs + count % 2;
-    next.resize(static_cast<size_t>(up) * 32);
-    h.parents(cvs.data(), pairs, next.data());
-    if (count % 2) std::memcpy(next.data() + pairs * 32, cvs.data() + (count - 1) * 32, 32);
-    cvs.swap(next);
-    count = up;
+  if (chunks <= kChunksATask) {
+    cvs.resize(static_cast<size_t>(chunks) * 32);
+    const int64_t step = chunks <= kChunksAlone ? chunks : kChunksAlone;
+    cx.pool->run(ceil_div(chunks, step), [&](int64_t task, int) {
+      h.chunks(args.data, args.size, task * step, smaller(chunks, (task + 1) * step),
+               cvs.data() + task * step * 32);
+    });
+  } else {
+    // Tasks begin at multiples of a power of two, so their own pairs are the whole tree's.
+    constexpr int64_t kKept = kChunksATask >> kFoldLevels;
+    const int64_t tasks = ceil_div(chunks, kChunksATask);
+    cvs.resize(static_cast<size_t>(tasks * kKept) * 32);
+    cx.pool->run(tasks, [&](int64_t task, int) {
+      alignas(64) uint8_t own[kChunksATask * 32];
+      const int64_t begin = task * kChunksATask, end = smaller(chunks, begin + kChunksATask);
+      h.chunks(args.data, args.size, begin, end, own);
+      int64_t left = end - begin;
+      for (int level = 0; level < kFoldLevels; ++level) left = h.fold(own, left);
+      std::memcpy(cvs.data() + task * kKept * 32, own, static_cast<size_t>(left) * 32);
+      if (task == tasks - 1) count = task * kKept + left;
+    });
   }
+  while (count > 2) count = h.fold(cvs.data(), count);
   uint32_t root[8];
   std::memcpy(root, h.key, sizeof root);
   h.compress(root, cvs.data(), 0, 64, h.flags | TESRA_BLAKE3_PARENT | TESRA_BLAKE3_ROOT);

@@ -30,6 +30,13 @@ describe("blake3", () => {
     }
   });
 
+  // The other lengths of the official vectors, whose input is this pattern too, and trees of many tasks.
+  test.each([0, 2, 3, 4, 5, 6, 7, 8, 63, 64, 65, 127, 128, 129, 1023, 2048, 2049, 3072, 3073, 4096, 4097, 5120, 5121, 6144, 6145, 7168, 7169, 8192, 8193, 16384, 31744, 102_400,
+    262_144, 262_145, 263_168, 264_192, 525_312, 1_048_576, 1_100_801])("the official pattern of %d bytes", (n) => {
+    const data = pattern(n), want = hex(reference(data));
+    for (const d of devices) expect(hex(d.blake3(data)), d.isa).toBe(want);
+  });
+
   test("every length around blocks, chunks, lanes and tree shapes", () => {
     const lengths = [2, 63, 64, 65, 127, 128, 129, 1023, 2047, 2048, 2049, 3072, 4096, 5121, 7168, 8192, 8193, 15 * 1024, 16384, 16385, 17 * 1024 + 1, 31744, 33 * 1024, 64 * 1024, 65 * 1024 + 7, 100_000, 200_001, 1 << 19];
     for (let i = 0; i < 20; i++) lengths.push(below(70_000));
