@@ -16,7 +16,7 @@ import {
   releaseTensors,
   silentLogger,
 } from "../../dist/runtime/index.js";
-import { latency, perSecond, print, sideArguments, STREAM_GO_MS_MIN } from "./timing.mjs";
+import { ASK_WARM_UP_SHARE, latency, perSecond, print, sideArguments, STREAM_GO_MS_MIN } from "./timing.mjs";
 import { RECORD_BYTES, TENSOR_BYTES, TENSORS_UNDER_WAY, WINDOW } from "./workload.mjs";
 
 const Sink = defineProtocol("sink", 1, {
@@ -108,7 +108,7 @@ async function send() {
             if (!reply.ok) throw new Error(JSON.stringify(reply.error));
           }
         },
-        { otherCpuUs },
+        { warmUpShare: ASK_WARM_UP_SHARE, otherCpuUs },
       ),
     askWindow: (ref) =>
       perSecond(
@@ -122,7 +122,7 @@ async function send() {
               }
             }),
           ),
-        { first: WINDOW, otherCpuUs },
+        { first: WINDOW, warmUpShare: ASK_WARM_UP_SHARE, otherCpuUs },
       ),
     bulk: async (ref) => {
       const x = handOver(new Float32Array(TENSOR_BYTES / 4).fill(1.5));

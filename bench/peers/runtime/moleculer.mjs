@@ -4,7 +4,7 @@ import { fork } from "node:child_process";
 import { createRequire } from "node:module";
 import { createServer } from "node:net";
 import { fileURLToPath } from "node:url";
-import { latency, perSecond, print, sideArguments } from "../../runtime/timing.mjs";
+import { ASK_WARM_UP_SHARE, latency, perSecond, print, sideArguments } from "../../runtime/timing.mjs";
 import { WINDOW } from "../../runtime/workload.mjs";
 
 const { ServiceBroker } = createRequire(import.meta.url)("moleculer");
@@ -50,7 +50,7 @@ async function send() {
               for (let i = 0; i < count / WINDOW; i++) await broker.call("adder.add", { i });
             }),
           ),
-        { first: WINDOW, otherCpuUs },
+        { first: WINDOW, warmUpShare: ASK_WARM_UP_SHARE, otherCpuUs },
       ),
   };
   const { measure, seconds } = sideArguments(measures);
