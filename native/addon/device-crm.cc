@@ -99,6 +99,16 @@ Napi::Value scan_result(Napi::Env env, const Scan& s) {
   return out;
 }
 
+Napi::Value submit_scan(Napi::Env env, Napi::Object device, const std::shared_ptr<DeviceCore>& core,
+                        std::unique_ptr<Job> job, std::shared_ptr<Scan> s) {
+  job->kept.push_back(Napi::Persistent(device));
+  job->work = [core, s](tesra_error* error) {
+    return run_scan(core->backend, core->device, s.get(), error);
+  };
+  job->result = [s](Napi::Env e) { return scan_result(e, *s); };
+  return core->submit(env, std::move(job));
+}
+
 }  // namespace
 
 // (a, bT, {m, n, k}, ticketKey, target)
@@ -125,13 +135,7 @@ Napi::Value DeviceObject::crm_scan_async(const Napi::CallbackInfo& info) {
   s->b_copy.assign(s->bt, s->bt + static_cast<size_t>(s->n) * s->k);
   s->a = s->a_copy.data();
   s->bt = s->b_copy.data();
-  job->kept.push_back(Napi::Persistent(Value()));
-  std::shared_ptr<DeviceCore> core = core_;
-  job->work = [core, s](tesra_error* error) {
-    return run_scan(core->backend, core->device, s.get(), error);
-  };
-  job->result = [s](Napi::Env e) { return scan_result(e, *s); };
-  return core_->submit(env, std::move(job));
+  return submit_scan(env, Value(), core_, std::move(job), std::move(s));
 }
 
 // (seed, {m, n, k}, ticketKey, target): both matrices are made from the seed, on the executor.
@@ -143,13 +147,7 @@ Napi::Value DeviceObject::crm_challenge_async(const Napi::CallbackInfo& info) {
     job->deferred.Reject(env.GetAndClearPendingException().Value());
     return job->deferred.Promise();
   }
-  job->kept.push_back(Napi::Persistent(Value()));
-  std::shared_ptr<DeviceCore> core = core_;
-  job->work = [core, s](tesra_error* error) {
-    return run_scan(core->backend, core->device, s.get(), error);
-  };
-  job->result = [s](Napi::Env e) { return scan_result(e, *s); };
-  return core_->submit(env, std::move(job));
+  return submit_scan(env, Value(), core_, std::move(job), std::move(s));
 }
 
 // (aRows 8 x k, bCols 16 x k, k) -> 64 bytes

@@ -64,7 +64,9 @@ struct Update {
   tesra_op op{};
 };
 
-bool read_update(const Napi::CallbackInfo& info, Update* u) {
+// `arrays` takes what the vectors look into. Whatever runs JavaScript (getters of the list and of the
+// options) comes before the first look: it could detach a buffer.
+bool read_update(const Napi::CallbackInfo& info, Update* u, std::vector<Napi::Object>* arrays) {
   Napi::Env env = info.Env();
   std::string kind;
   if (!read_string(env, info[0], "kind", 16, &kind)) return false;
@@ -77,16 +79,10 @@ bool read_update(const Napi::CallbackInfo& info, Update* u) {
   if (!info[1].IsArray() || info[1].As<Napi::Array>().Length() != count)
     return throw_error(env, "argument", kind + " takes " + std::to_string(count) + " vectors"), false;
   Napi::Array list = info[1].As<Napi::Array>();
+  std::vector<Napi::Value> items;
   for (uint32_t i = 0; i < count; ++i) {
-    View v;
-    Napi::Value item = list.Get(i);
-    if (env.IsExceptionPending() ||
-        !read_view(env, item, names[i], napi_float32_array, i ? u->vectors[0].length : SIZE_MAX, &v))
-      return false;
-    for (const View& other : u->vectors)
-      if (overlap(other, v))
-        return throw_error(env, "argument", std::string(names[i]) + " overlaps another vector"), false;
-    u->vectors.push_back(v);
+    items.push_back(list.Get(i));
+    if (env.IsExceptionPending()) return false;
   }
   Napi::Object o;
   if (!read_object(env, info[2], "options", &o)) return false;
@@ -102,7 +98,6 @@ bool read_update(const Napi::CallbackInfo& info, Update* u) {
     return throw_error(env, "argument", std::string(key) + " must be in [0, 1)"), false;
   };
   u->op.kind = u->kind;
-  const int64_t n = static_cast<int64_t>(u->vectors[0].length);
   if (u->kind == TESRA_OP_ADAM) {
     tesra_adam& a = u->op.u.adam;
     double step = 0;
@@ -111,13 +106,11 @@ bool read_update(const Napi::CallbackInfo& info, Update* u) {
         !integer_property(env, o, "step", 1, 16777216, nullptr, &step))
       return false;
     if (a.epsilon < 0) return throw_error(env, "argument", "epsilon must not be negative"), false;
-    a.n = n;
     a.step = static_cast<uint32_t>(step);
     a.learning_rate = rate;
     a.weight_decay = decay;
   } else {
     tesra_sgd& s = u->op.u.sgd;
-    s.n = n;
     s.learning_rate = rate;
     s.weight_decay = decay;
     if (u->kind == TESRA_OP_MOMENTUM) {
@@ -126,6 +119,17 @@ bool read_update(const Napi::CallbackInfo& info, Update* u) {
         return false;
       s.nesterov = nesterov;
     }
+  }
+  for (uint32_t i = 0; i < count; ++i) {
+    View v;
+    if (!read_view(env, items[i], names[i], napi_float32_array, i ? u->vectors[0].length : SIZE_MAX,
+                   &v))
+      return false;
+    for (const View& other : u->vectors)
+      if (overlap(other, v))
+        return throw_error(env, "argument", std::string(names[i]) + " overlaps another vector"), false;
+    u->vectors.push_back(v);
+    arrays->push_back(items[i].As<Napi::Object>());
   }
   return true;
 }
@@ -136,11 +140,12 @@ int run_update(const tesra_backend* b, tesra_device* d, const Update& u, tesra_e
     operands.push_back({u.vectors[i].data, u.vectors[i].bytes, true, i != 1});
   return on_device(b, d, operands, error, [&](tesra_op& op, const std::vector<void*>& p) {
     op = u.op;
+    const int64_t n = static_cast<int64_t>(u.vectors[0].length);
     auto f = [&](size_t i) { return static_cast<float*>(p[i]); };
     if (u.kind == TESRA_OP_ADAM) {
-      op.u.adam.p = f(0), op.u.adam.g = f(1), op.u.adam.m = f(2), op.u.adam.v = f(3);
+      op.u.adam.n = n, op.u.adam.p = f(0), op.u.adam.g = f(1), op.u.adam.m = f(2), op.u.adam.v = f(3);
     } else {
-      op.u.sgd.p = f(0), op.u.sgd.g = f(1);
+      op.u.sgd.n = n, op.u.sgd.p = f(0), op.u.sgd.g = f(1);
       if (u.kind == TESRA_OP_MOMENTUM) op.u.sgd.m = f(2);
     }
   });
@@ -262,7 +267,8 @@ Napi::Value DeviceObject::create_plan(const Napi::CallbackInfo& info) {
 Napi::Value DeviceObject::apply(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   Update u;
-  if (!usable(env) || !read_update(info, &u)) return env.Undefined();
+  std::vector<Napi::Object> arrays;
+  if (!usable(env) || !read_update(info, &u, &arrays)) return env.Undefined();
   tesra_error error{};
   core_->with_any([&](auto* b, auto* d) { return run_update(b, d, u, &error); });
   if (error.code != TESRA_OK) throw_error(env, error);
@@ -273,15 +279,13 @@ Napi::Value DeviceObject::apply_async(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   auto job = std::make_unique<Job>(env);
   Update u;
-  if (!usable(env) || !read_update(info, &u)) {
+  std::vector<Napi::Object> arrays;
+  if (!usable(env) || !read_update(info, &u, &arrays)) {
     job->deferred.Reject(env.GetAndClearPendingException().Value());
     return job->deferred.Promise();
   }
   job->kept.push_back(Napi::Persistent(Value()));
-  job->kept.push_back(Napi::Persistent(info[1].As<Napi::Object>()));
-  Napi::Array list = info[1].As<Napi::Array>();
-  for (uint32_t i = 0; i < list.Length(); ++i)
-    job->kept.push_back(Napi::Persistent(list.Get(i).As<Napi::Object>()));
+  for (const Napi::Object& array : arrays) job->kept.push_back(Napi::Persistent(array));
   std::shared_ptr<DeviceCore> core = core_;
   job->work = [core, u](tesra_error* error) {
     return run_update(core->backend, core->device, u, error);

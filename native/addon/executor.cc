@@ -3,20 +3,14 @@
 #include <chrono>
 #include <utility>
 
+#include "../cpu/relax.h"
+
 namespace tesra {
 namespace {
 
 // A training loop posts its next step some 20 us after the last one ended. To wait awake for that
 // long spares the 5 to 50 us that the kernel takes to wake a thread; then the thread sleeps.
 constexpr auto kAwake = std::chrono::microseconds(40);
-
-inline void relax() {
-#if defined(__x86_64__) || defined(_M_X64)
-  __builtin_ia32_pause();
-#else
-  std::this_thread::yield();
-#endif
-}
 
 }  // namespace
 

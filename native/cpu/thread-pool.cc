@@ -1,5 +1,7 @@
 #include "thread-pool.h"
 
+#include "relax.h"
+
 #ifdef __linux__
 #include <sched.h>
 #endif
@@ -10,14 +12,6 @@ namespace {
 // About 20 us of waiting before a thread sleeps: longer than the serial stretch between two loops
 // of one step, far shorter than what a neighbour on an oversubscribed machine would notice.
 constexpr int kSpins = 400;
-
-inline void relax() {
-#if defined(__x86_64__) || defined(_M_X64)
-  __builtin_ia32_pause();
-#else
-  std::this_thread::yield();
-#endif
-}
 
 }  // namespace
 

@@ -78,6 +78,18 @@ describe("arguments", () => {
     expect(device.isFinite(p)).toBe(true);
   });
 
+  test("a getter that detaches a vector is found out before the vector is touched", async () => {
+    const hostile = (p: Float32Array<ArrayBuffer>) => ({ get learningRate() { structuredClone(p.buffer, { transfer: [p.buffer] }); return 1; } });
+    const [p, q] = [f(65536), f(65536)];
+    expect(codeOf(() => device.sgd(p, f(65536), hostile(p)))).toBe("shape");
+    await expect(device.applyAsync("sgd", [q, f(65536)], hostile(q))).rejects.toMatchObject({ code: "shape" });
+    const list: Float32Array[] = [f(4), f(4)];
+    let reads = 0;
+    Object.defineProperty(list, 1, { get: () => (reads++ === 0 ? f(4) : 7) });
+    await device.applyAsync("sgd", list, { learningRate: 1 });
+    expect(reads).toBe(1);
+  });
+
   test("options of openDevice", () => {
     expect(codeOf(() => openDevice(any({ backend: "tpu" })))).toBe("argument");
     expect(codeOf(() => openDevice(any({ backend: "cpu", threads: -1 })))).toBe("argument");
