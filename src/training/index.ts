@@ -14,6 +14,8 @@ export type { AsyncRules, TrainOperation } from "./optimizer/optim.js";
 export {
   compileEvaluation, compileLocalTraining, compileStep, type Compiled, type CompiledTensors, type CompileOptions,
 } from "./compile/compile.js";
+export { compileFetches, type CompiledFetches, type FetchOptions, type PlanEnd } from "./compile/fetch.js";
+export { FetchPlan, type Feeds, type FetchRun } from "./fetch-plan.js";
 export { initialParameters, initialParametersOn, parameterLayout, type ParameterLayout, type ParameterSlot } from "./compile/layout.js";
 export {
   Evaluator, LocalTrainStep, TrainStep, type EvaluationResult, type Inputs, type StepResult,

@@ -14,7 +14,7 @@ export interface LowerOptions {
   batchSize: number;
   /** Nodes whose values are wanted. */
   roots: readonly number[];
-  /** Tensors that exist already: placeholders, variables. */
+  /** Tensors that exist already: variables, and whatever is fed; what they were made from is not computed. */
   given: ReadonlyMap<number, PlanTensor>;
   /** The number of this run of the plan; without it (evaluation) dropout passes its input on. */
   run?: PlanTensor;
@@ -46,8 +46,9 @@ export class Lowering {
     const readers = this.readers = new Array<number>(nodes.length).fill(0);
     for (const root of options.roots) readers[root]!++;
     for (let id = nodes.length - 1; id >= 0; id--) {
-      if (!this.live[id]) continue;
-      const { op, inputs } = nodes[id]!;
+      if (!this.live[id] || options.given.has(id)) continue;
+      const { op, inputs, controls } = nodes[id]!;
+      for (const control of controls) this.live[control] = true;
       inputs.forEach((input, position) => {
         if (OPS[op]!.shapeOnly === position) return;
         this.live[input] = true;
@@ -57,6 +58,9 @@ export class Lowering {
     this.findFusions(readers);
     this.findAccumulations(readers);
   }
+
+  /** Nodes that the roots need, fed ones included, in creation order. */
+  liveNodes(): GraphNode[] { return this.options.graph.nodes.filter(({ id }) => this.live[id]); }
 
   run(): void {
     for (const node of this.options.graph.nodes) {
@@ -81,9 +85,9 @@ export class Lowering {
   private findFusions(readers: number[]): void {
     const { nodes } = this.options.graph;
     for (const node of nodes) {
-      if (!this.live[node.id]) continue;
+      if (!this.live[node.id] || this.options.given.has(node.id)) continue;
       const previous = nodes[node.inputs[0] ?? -1];
-      if (previous === undefined || readers[previous.id] !== 1) continue;
+      if (previous === undefined || readers[previous.id] !== 1 || this.options.given.has(previous.id)) continue;
       const fusable = previous.op === "matmul" || previous.op === "conv2d";
       const vector = node.op === "biasAdd" && nodes[node.inputs[1]!]!.shape.length === 1;
       if (vector && fusable && previous.id !== node.inputs[1]) {
@@ -102,9 +106,10 @@ export class Lowering {
   private findAccumulations(readers: number[]): void {
     const { nodes } = this.options.graph;
     const ownedBy = (node: GraphNode | undefined, op: string): node is GraphNode => node?.op === op &&
-      readers[node.id] === 1 && !this.absorbed.has(node.id) && !this.options.targets.has(node.id);
+      readers[node.id] === 1 && !this.absorbed.has(node.id) && !this.options.targets.has(node.id) &&
+      !this.options.given.has(node.id);
     for (const node of nodes) {
-      if (!this.live[node.id] || node.op !== "add") continue;
+      if (!this.live[node.id] || node.op !== "add" || this.options.given.has(node.id)) continue;
       const [product, gradient] = node.inputs.map((input) => nodes[input]);
       if (!ownedBy(product, "matmul") || !ownedBy(gradient, "embeddingGrad")) continue;
       this.accumulations.set(node.id, gradient);
@@ -315,7 +320,8 @@ export class Lowering {
   /** Whether only the loss reads these logits, so that their gradient may take their place. */
   private ownsLogits(id: number): boolean {
     const { op } = this.options.graph.nodes[id]!;
-    return (op === "matmul" || op === "biasAdd") && this.readers[id] === 1 && !this.options.targets.has(id);
+    return (op === "matmul" || op === "biasAdd") && this.readers[id] === 1 && !this.options.targets.has(id) &&
+      !this.options.given.has(id);
   }
 
   /** Where a norm's gradient leaves the sums for gamma or beta: at their first target, else in a temporary. */
@@ -328,7 +334,10 @@ export class Lowering {
 
   private sides(id: number): readonly PlanTensor[] {
     const tensors = this.sideValues.get(id);
-    if (tensors === undefined) throw new Error(`node ${id} has no second result`);
+    if (tensors === undefined) {
+      const { op, name } = this.options.graph.nodes[id]!;
+      throw new GraphError("unsupported", "a gradient needs what this node computes beside its value: it cannot be fed", { op, node: name });
+    }
     return tensors;
   }
   private side(id: number): PlanTensor { return this.sides(id)[0]!; }

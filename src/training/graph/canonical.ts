@@ -43,6 +43,7 @@ export function canonicalJob(job: Job): string {
   const nodes = operation.loss.graph.nodes.map((node) => ({
     op: node.op, name: node.name, inputs: node.inputs, attributes: node.attributes,
     ...(node.device === "" ? {} : { device: node.device }),
+    ...(node.controls.length === 0 ? {} : { controls: node.controls }),
   }));
   return canonicalJson({
     format: JOB_FORMAT, nodes, run,

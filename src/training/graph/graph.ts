@@ -17,6 +17,8 @@ export interface GraphNode {
   readonly dtype: DType;
   /** "" or a device like "/job:ps/task:0". */
   readonly device: string;
+  /** Nodes that run before this one though it reads nothing of them. */
+  readonly controls: readonly number[];
 }
 
 /** Chooses a device for a node that is about to be made; sees its op, name and shape. */
@@ -24,6 +26,7 @@ export type DeviceChooser = (node: { op: string; name: string; shape: Shape }) =
 
 /** "/job:ps/task:0/gpu:1" and its parts; cpu needs no number. */
 const DEVICE = /^(\/job:[a-z][a-z0-9_-]{0,31})?(\/task:\d{1,5})?(\/(cpu|gpu)(:\d{1,3})?)?$/;
+const NO_CONTROLS: readonly number[] = Object.freeze([]);
 const NAME = /^[A-Za-z0-9_][A-Za-z0-9_./-]{0,119}$/;
 
 export function isDeviceName(value: string): boolean {
@@ -35,6 +38,7 @@ export class Graph {
   private readonly names = new Map<string, number>();
   private readonly deviceScopes: (string | DeviceChooser)[] = [];
   private readonly nameScopes: string[] = [];
+  private readonly controlScopes: (readonly number[] | null)[] = [];
   private readonly unnamed = new Map<string, number>();
 
   /** Every node made inside `body` is placed by `device`: a name, or a function of the node. */
@@ -54,6 +58,21 @@ export class Graph {
       return body();
     } finally {
       this.nameScopes.pop();
+    }
+  }
+
+  /**
+   * Nodes made inside `body` run after all of `before`, and make them run. Scopes nest; null leaves the
+   * scopes outside without effect (TensorFlow's control_dependencies).
+   */
+  controlDependencies<T>(before: readonly Tensor[] | null, body: () => T): T {
+    const foreign = before?.find((tensor) => tensor.graph !== this);
+    if (foreign !== undefined) throw new GraphError("name", `${foreign.toString()} belongs to another graph`);
+    this.controlScopes.push(before && before.map(({ id }) => id));
+    try {
+      return body();
+    } finally {
+      this.controlScopes.pop();
     }
   }
 
@@ -92,7 +111,7 @@ export class Graph {
     const node: GraphNode = {
       id: this.nodes.length, op, name: fullName, inputs: inputs.map((input) => input.id),
       attributes: checked, shape: type.shape, dtype: type.dtype,
-      device: this.chooseDevice(op, fullName, type.shape),
+      device: this.chooseDevice(op, fullName, type.shape), controls: this.presentControls(),
     };
     this.nodes.push(node);
     this.names.set(fullName, node.id);
@@ -123,6 +142,12 @@ export class Graph {
       copy.names.set(node.name, node.id);
     }
     return copy;
+  }
+
+  private presentControls(): readonly number[] {
+    if (this.controlScopes.length === 0) return NO_CONTROLS;
+    const scopes = this.controlScopes.slice(this.controlScopes.lastIndexOf(null) + 1) as (readonly number[])[];
+    return [...new Set(scopes.flat())].sort((a, b) => a - b);
   }
 
   private chooseDevice(op: string, name: string, shape: Shape): string {
