@@ -67,12 +67,16 @@ describe("kill -9", () => {
     expect(outcome.account.balance).toBe(0n);
   }, RUN_TIMEOUT_MS);
 
-  it("of the master: it goes on where it was, and the task settles with both workers paid", async () => {
+  it("of the master, then of the parameter server: they go on where they were, and the task settles with both workers paid", async () => {
     net = await TestNetwork.start();
     const { network } = net;
-    let struck = false;
-    const { outcome } = await net.train("cnn", ROWS, RUN, atShare(0.2, () => { struck = network.kill("master", "SIGKILL"); }));
-    expect(struck).toBe(true);
+    const struck: string[] = [];
+    const kill = (name: string) => () => { if (network.kill(name, "SIGKILL")) struck.push(name); };
+    const first = atShare(0.2, kill("master"));
+    const second = atShare(0.5, kill("ps"));
+    const { outcome } = await net.train("cnn", ROWS, RUN, (event) => { first(event); second(event); });
+    expect(struck).toEqual(["master", "ps"]);
+    expect(outcome.accuracy).toBeGreaterThan(LEARNED);
     expect(outcome.account.outcome).toBe("settled");
     expect(outcome.account.balance).toBe(0n);
     expect(outcome.account.paid.size).toBe(2);

@@ -1,6 +1,7 @@
 // Owns one task on a parameter server: its store, its readers, the batches already applied, its checkpoints.
 // Invariant: appliedBatches(unit) = the batches 0..n-1 of the unit whose gradients are in the parameters,
-// also after a resume: the counts are saved with the version of the checkpoint that they belong to.
+// also after a resume: the counts are saved with the version of the checkpoint that they belong to. A unit whose
+// last push was answered is in a checkpoint: its receipt may be booked, and no crash takes its samples back.
 import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
@@ -23,7 +24,7 @@ export interface HostRequest { taskId: string; job: string; readers: string[] }
 export interface HostModules { device: Device; dataDir: string; now: () => number; warn: (text: string) => void }
 export interface PushRequest {
   taskId: string; worker: string; fence: number; unit: number; batch: number; sequence: number;
-  baseVersion: number; samples: number; loss: number; correct: number; gradient: Float32Array;
+  baseVersion: number; samples: number; loss: number; correct: number; gradient: Float32Array; isLast: boolean;
 }
 type PushReply = Reply<typeof ParameterServerProtocol, "push">;
 
@@ -39,6 +40,9 @@ export class HostedTask {
   /** Applied since the last checkpoint. */
   private recent: { version: number; unit: number; samples: number }[] = [];
   private saving: Promise<void> = Promise.resolve();
+  /** A checkpoint that waits for the one before it, and will hold all that is applied until then. */
+  private queued: Promise<void> | undefined;
+  private savedVersion: number;
   private savedAtMs: number;
 
   constructor(
@@ -46,6 +50,7 @@ export class HostedTask {
     private readonly modules: { store: ParameterStore; checkpoints: CheckpointDirectory; now: () => number; warn: (text: string) => void },
   ) {
     this.savedAtMs = modules.now();
+    this.savedVersion = modules.store.version;
     this.fences = new Map(options.fences);
     this.applied = new Map(options.counts.batches);
     this.samples = options.counts.samples;
@@ -89,7 +94,10 @@ export class HostedTask {
     // a server that has just restarted hears from its workers before the master has admitted them again
     if (nodeId !== undefined && this.admitted.get(worker) !== nodeId) throw new Refusal("not-admitted", `worker ${worker} is not admitted from this node`);
     const done = this.appliedBatches(unit);
-    if (batch < done) return { status: "duplicate", ...this.parameters() };
+    if (batch < done) {
+      if (request.isLast) await this.durable(store.version);
+      return { status: "duplicate", ...this.parameters() };
+    }
     // a base that this server does not have: it was computed before a crash took the newest updates
     if (batch > done || request.baseVersion > store.version) return { status: "behind", version: store.version, appliedBatches: done };
     if (!Number.isFinite(request.loss)) return rejected("the loss is not finite");
@@ -103,7 +111,8 @@ export class HostedTask {
       this.recent.push({ version: result.version, unit, samples: request.samples });
       this.loss = mean(this.loss, request.loss);
       this.accuracy = mean(this.accuracy, request.correct / Math.max(1, request.samples));
-      if (this.modules.now() - this.savedAtMs >= CHECKPOINT_EVERY_MS) this.checkpointInBackground();
+      if (request.isLast) await this.durable(result.version);
+      else if (this.modules.now() - this.savedAtMs >= CHECKPOINT_EVERY_MS) this.checkpointInBackground();
     }
     return { status: result.status, ...this.parameters() };
   }
@@ -117,19 +126,28 @@ export class HostedTask {
     };
   }
 
+  /** Resolves when a checkpoint of this version or a later one is on the disk; who waits together shares one. */
+  async durable(version: number): Promise<void> {
+    while (this.savedVersion < version) await this.checkpoint();
+  }
+
   /** Writes a checkpoint and resolves when it is on disk. */
   checkpoint(): Promise<void> {
+    if (this.queued) return this.queued;
     this.savedAtMs = Number.POSITIVE_INFINITY; // no second one before this is on the disk
     const saved = this.saving.catch(() => undefined).then(async () => {
+      this.queued = undefined;
       const snapshot = await this.modules.store.snapshot();
       await nextTurn(); // every push up to the snapshot's version is counted by then
       const counts = this.countsAt(snapshot.version);
       writeFileSync(join(this.options.dir, countsFile(snapshot.version)), JSON.stringify(counts), { mode: 0o600 });
       await this.modules.checkpoints.save(snapshot);
+      this.savedVersion = snapshot.version;
       const counted = readdirSync(this.options.dir).filter((name) => name.startsWith("units-")).sort();
       for (const name of counted.slice(0, -KEEP_COUNTS)) rmSync(join(this.options.dir, name), { force: true });
     }).finally(() => { this.savedAtMs = this.modules.now(); });
     this.saving = saved;
+    this.queued = saved;
     return saved;
   }
 

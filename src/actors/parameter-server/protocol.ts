@@ -46,7 +46,10 @@ export const ParameterServerProtocol = defineProtocol("tesra.parameter-server", 
       request: z.object({ taskId: z.string() }),
       reply: z.object({ version: count, parameters: vector }),
     },
-    /** Batches of a unit that are already applied, so that a successor skips them (each sample counts once). */
+    /**
+     * Batches of a unit that are already applied, so that a successor skips them (each sample counts once).
+     * Answered when a crash of this server could not take them back.
+     */
     unitProgress: {
       request: z.object({ taskId: z.string(), unit: count }),
       reply: z.object({ appliedBatches: count }),
@@ -55,6 +58,8 @@ export const ParameterServerProtocol = defineProtocol("tesra.parameter-server", 
       request: z.object({
         taskId: z.string(), worker: z.string(), fence: count, unit: count, batch: count, sequence: count,
         baseVersion: count, samples: count, loss: z.number(), correct: count, gradient: vector,
+        /** The unit ends with this batch: answered when a crash of this server could not take the unit back. */
+        isLast: z.boolean(),
       }),
       reply: z.object({
         /** behind: this server lost later batches in a crash; go on from appliedBatches. */

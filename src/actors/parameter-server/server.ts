@@ -52,7 +52,12 @@ export function parameterServer(modules: ParameterServerModules) {
           return {};
         },
         pull: ({ taskId }, meta) => taskOf(taskId).pull(meta.sender?.nodeId),
-        unitProgress: ({ taskId, unit }) => ({ appliedBatches: taskOf(taskId).appliedBatches(unit) }),
+        unitProgress: ({ taskId, unit }) => replyLater(refusing(async () => {
+          const task = taskOf(taskId);
+          const appliedBatches = task.appliedBatches(unit);
+          await task.durable(task.version);
+          return { appliedBatches };
+        })),
         // the store orders the applies; the actor goes on with other messages meanwhile
         push: (request, meta) => replyLater(
           // the store is done with the gradient; a worker of this host can write its next one there

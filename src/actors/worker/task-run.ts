@@ -57,7 +57,7 @@ export class TaskRunFailed extends Error {
 }
 
 interface Gradient { loss: number; correct: number; baseVersion: number; gradient: Float32Array }
-interface Landing { batch: number; status: "applied" | "stale" | "duplicate" | "behind" | "rejected"; reason?: string; appliedBatches?: number }
+interface Landing { batch: number; isLast: boolean; status: "applied" | "stale" | "duplicate" | "behind" | "rejected"; reason?: string; appliedBatches?: number }
 interface UnitRun { id: number; unit: Unit; rows: ShardRows; order: Uint32Array }
 
 export class TaskRun {
@@ -123,7 +123,7 @@ export class TaskRun {
       }
       if (next === undefined) break;
       digest = this.modules.hash(joined(digest, bytesOf(next.gradient))) as Uint8Array<ArrayBuffer>;
-      flight = this.push(run, batch, next, signal);
+      flight = this.push(run, batch, next, batch === end - 1, signal);
       batch += 1;
     }
     if (signal.aborted) return;
@@ -155,12 +155,12 @@ export class TaskRun {
     return { loss, correct: Math.round(correct) || 0, baseVersion, gradient: handOver(gradient.slice()) };
   }
 
-  private async push(run: UnitRun, batch: number, result: Gradient, signal: AbortSignal): Promise<Landing> {
+  private async push(run: UnitRun, batch: number, result: Gradient, isLast: boolean, signal: AbortSignal): Promise<Landing> {
     const { taskId, fence } = this.assignment;
     const sequence = (this.sequence += 1);
     const reply = await this.ask(signal, () => this.modules.parameterServer()?.call("push", {
       taskId, worker: this.modules.worker, fence, unit: run.id, batch, sequence, samples: this.rowsOfBatch(run, batch).length,
-      baseVersion: result.baseVersion, loss: result.loss, correct: result.correct, gradient: result.gradient,
+      baseVersion: result.baseVersion, loss: result.loss, correct: result.correct, gradient: result.gradient, isLast,
     }, { timeoutMs: CALL_TIMEOUT_MS }));
     if (reply.parameters) {
       this.parameters = reply.parameters as Float32Array<ArrayBuffer>;
@@ -168,14 +168,14 @@ export class TaskRun {
     }
     const { status, reason, appliedBatches } = reply;
     if (status === "behind") await this.pull(signal);
-    return { batch, status, reason, appliedBatches };
+    return { batch, isLast, status, reason, appliedBatches };
   }
 
   /** Waits for the push in flight; one that came too stale is computed again on fresh parameters. */
   private async land(flight: Promise<Landing> | undefined, run: UnitRun, signal: AbortSignal): Promise<Landing | undefined> {
     let landing = await flight;
     while (landing?.status === "stale" && !signal.aborted) {
-      landing = await this.push(run, landing.batch, await this.gradientOf(run, landing.batch), signal);
+      landing = await this.push(run, landing.batch, await this.gradientOf(run, landing.batch), landing.isLast, signal);
     }
     if (landing?.status === "rejected") {
       throw new TaskRunFailed("rejected", `the parameter server refused a gradient: ${landing.reason ?? "no reason given"}`);
