@@ -16,12 +16,14 @@ export async function composeWorker(parts: Parts, children: Children): Promise<R
     import("../worker/worker.js"), import("../chain-node/transactor.js"), import("../market.js"),
   ]);
   const device = openComputeDevice(parts);
+  const vm = parts.world.openTaskVm(config, { device, log: parts.log });
+  parts.closers.push(() => vm.close());
   const masterKey = masterKeyOf(config);
   const masterRef = () => links.ref(masterKey, MasterProtocol, MASTER_ACTOR);
   const transactor = new Transactor({ privateKey: config.privateKey as Hex, chainId: genesis.chainId }, { rpc: remoteRpc(parts, masterKey) });
   const privateKey = Buffer.from(config.privateKey.slice(2), "hex");
   children.set("worker", worker({
-    device, transactor, now, sleep: parts.world.sleep, dataDir: config.dataDir, chainId: BigInt(genesis.chainId), master: masterRef,
+    device, vm, transactor, now, sleep: parts.world.sleep, dataDir: config.dataDir, chainId: BigInt(genesis.chainId), master: masterRef,
     sealing: { privateKey: Buffer.from(config.curve.secretKey, "hex"), publicKey: Buffer.from(config.curve.publicKey, "hex") },
     isMaster: (nodeId) => config.bootstrap.some(({ serverKey }) => serverKey === nodeId),
     parameterServer: (address) => {

@@ -5,6 +5,8 @@ import type { Store } from "../../chain/index.js";
 import { openDevice, type Device, type DeviceOptions } from "../../device/device.js";
 import { openSharedMemory } from "../../device/shared-memory.js";
 import { createSystem, type Logger, type SharedMemory, type System } from "../../runtime/index.js";
+import { createLocalVm } from "../worker/vm/local-vm.js";
+import type { TaskVm } from "../worker/vm/step-runner.js";
 import type { ChallengeSearch, SearchThreadData } from "../pow/search.js";
 import type { NodeConfig } from "./config.js";
 import { createLogger } from "./log.js";
@@ -22,6 +24,8 @@ export interface NodeWorld {
   openDevice(options: DeviceOptions): Device;
   openStore(path: string): Promise<Store>;
   openSearch(data: SearchThreadData): Promise<ChallengeSearch>;
+  /** Where a worker's tasks run; `device` is the worker's own. */
+  openTaskVm(config: NodeConfig, modules: { device: Device; log: Logger }): TaskVm;
 }
 
 export const hostWorld: NodeWorld = {
@@ -34,6 +38,7 @@ export const hostWorld: NodeWorld = {
   openDevice,
   openStore: async (path) => (await import("../../chain/index.js")).openRocksStore(path),
   openSearch: async (data) => (await import("../pow/search.js")).openSearchThread(data),
+  openTaskVm: (_, { device }) => createLocalVm(device),
 };
 
 /** Parameters and gradients between nodes of one host go by shared memory; chain nodes exchange none. */

@@ -22,6 +22,7 @@ import type { NodeConfig, Role } from "../node/config.js";
 import { startNode, type RunningNode } from "../node/node.js";
 import { sleep } from "../node/sleep.js";
 import type { NodeWorld } from "../node/world.js";
+import { createLocalVm } from "../worker/vm/local-vm.js";
 
 const CHAIN_ID = 7357;
 const TSR = 10n ** 18n;
@@ -244,6 +245,7 @@ function worldOf(boot: SimBoot, realWork: RealWork): NodeWorld {
     createLogger: () => boot.log,
     createSystem: ({ name }, logger) => boot.createSystem({ name, logger }),
     openDevice: (options) => openHeldDevice(options, realWork),
+    openTaskVm: (_, { device }) => createLocalVm(device),
     openStore: () => Promise.resolve(boot.disk.openStore("chain")),
     openSearch: (data) => {
       const device = openHeldDevice({ backend: "cpu", threads: 1 }, realWork);

@@ -2,12 +2,12 @@
 // server, and hands in a signed receipt a unit.
 // Invariant: a batch counts once. The parameter server knows which batches of a shard are applied in an
 // epoch; a repeated push is a duplicate there, and a unit starts where the applied batches end.
-import type { Device } from "../../device/device.js";
 import { handOver, type CallResult, type Ref } from "../../runtime/index.js";
-import { compileStep, epochOrder, parseJob, TrainStep, type ParsedJob } from "../../training/index.js";
+import { epochOrder } from "../../training/index.js";
 import type { MasterProtocol } from "../master/protocol.js";
 import type { ParameterServerProtocol } from "../parameter-server/protocol.js";
 import type { Unit } from "./protocol.js";
+import type { StepRunner, TaskVm } from "./vm/step-runner.js";
 
 const CALL_TIMEOUT_MS = 10_000;
 /** The master or the parameter server may be restarting: a worker waits this long before it gives up. */
@@ -34,7 +34,7 @@ export interface TaskAssignment {
 export interface SignedReceipt { receipt: Uint8Array; signature: Uint8Array }
 
 export interface TaskRunModules {
-  device: Device;
+  vm: TaskVm;
   /** Looked up anew for each call: after a restart of the other side there is a new reference. */
   master: () => Ref<typeof MasterProtocol> | undefined;
   parameterServer: () => Ref<typeof ParameterServerProtocol> | undefined;
@@ -61,8 +61,7 @@ interface Landing { batch: number; isLast: boolean; status: "applied" | "stale" 
 interface UnitRun { id: number; unit: Unit; rows: ShardRows; order: Uint32Array }
 
 export class TaskRun {
-  private readonly job: ParsedJob;
-  private readonly steps = new Map<number, TrainStep>();
+  private runner!: StepRunner;
   private readonly queue: Unit[] = [];
   /** Leases taken so far; a task has as many as shards x epochs. */
   private readonly seen = new Set<number>();
@@ -71,9 +70,7 @@ export class TaskRun {
   private version = 0;
   private sequence = 0;
 
-  constructor(private readonly assignment: TaskAssignment, private readonly modules: TaskRunModules) {
-    this.job = parseJob(assignment.job);
-  }
+  constructor(private readonly assignment: TaskAssignment, private readonly modules: TaskRunModules) {}
 
   /** Takes samples to do; a lease that came before is not taken twice. */
   enqueue(unit: Unit): void {
@@ -84,9 +81,10 @@ export class TaskRun {
     this.wake?.();
   }
 
-  /** Works until `signal` fires. Throws TaskRunFailed. */
+  /** Works until `signal` fires. Throws TaskRunFailed, and what the VM says of a job that it cannot run. */
   async run(signal: AbortSignal): Promise<void> {
     signal.addEventListener("abort", () => this.wake?.(), { once: true });
+    this.runner = await this.modules.vm.open(this.assignment.job);
     try {
       await this.pull(signal);
       while (!signal.aborted) {
@@ -98,13 +96,13 @@ export class TaskRun {
         }
       }
     } finally {
-      for (const step of this.steps.values()) step.close();
+      await this.runner.close();
     }
   }
 
   private async runUnit(unit: Unit, signal: AbortSignal): Promise<void> {
     const { taskId, shardCount } = this.assignment;
-    const { batchSize, seed } = this.job.run;
+    const { batchSize, seed } = this.runner.job.run;
     const startMs = this.modules.now();
     const rows = await this.modules.rowsOf(unit.shard);
     const run: UnitRun = { id: unit.epoch * shardCount + unit.shard, unit, rows, order: epochOrder(seed, unit.shard, unit.epoch, rows.rows) };
@@ -132,27 +130,14 @@ export class TaskRun {
   }
 
   private rowsOfBatch({ unit, order }: UnitRun, batch: number): Uint32Array {
-    const from = batch * this.job.run.batchSize;
-    return order.subarray(from, Math.min(from + this.job.run.batchSize, unit.to));
+    const { batchSize } = this.runner.job.run;
+    return order.subarray(batch * batchSize, Math.min((batch + 1) * batchSize, unit.to));
   }
 
   private async gradientOf(run: UnitRun, batch: number): Promise<Gradient> {
-    const { rows } = run;
-    const picked = this.rowsOfBatch(run, batch);
-    const width = rows.images.length / rows.rows;
-    const images = new Uint8Array(picked.length * width);
-    const labels = new Uint8Array(picked.length);
-    for (let i = 0; i < picked.length; i += 1) {
-      const row = picked[i]!;
-      images.set(rows.images.subarray(row * width, (row + 1) * width), i * width);
-      labels[i] = rows.labels[row]!;
-    }
-    const step = this.stepFor(picked.length);
-    step.setParameters(this.parameters);
     const baseVersion = this.version;
-    const { loss, correct, gradient } = await step.run(images, labels);
-    // the view is overwritten by the next batch, so it is copied once here and never touched again
-    return { loss, correct: Math.round(correct) || 0, baseVersion, gradient: handOver(gradient.slice()) };
+    const { loss, correct, gradient } = await this.runner.run(this.parameters, run.rows, this.rowsOfBatch(run, batch));
+    return { loss, correct: Math.round(correct) || 0, baseVersion, gradient: handOver(gradient) };
   }
 
   private async push(run: UnitRun, batch: number, result: Gradient, isLast: boolean, signal: AbortSignal): Promise<Landing> {
@@ -188,16 +173,6 @@ export class TaskRun {
       "pull", { taskId: this.assignment.taskId }, { timeoutMs: CALL_TIMEOUT_MS }));
     this.parameters = pulled.parameters as Float32Array<ArrayBuffer>;
     this.version = pulled.version;
-  }
-
-  private stepFor(batchSize: number): TrainStep {
-    let step = this.steps.get(batchSize);
-    if (!step) {
-      const { loss, logits, correct } = this.job.operation;
-      step = new TrainStep(this.modules.device, compileStep(this.job.graph, { loss, logits, correct, batchSize }));
-      this.steps.set(batchSize, step);
-    }
-    return step;
   }
 
   /** Repeats a call while the other side cannot be reached or has just restarted; other errors end the run. */

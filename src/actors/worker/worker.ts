@@ -8,7 +8,6 @@ import { taskMarketAbi } from "../../chain/contracts/abi.js";
 import { systemAddresses } from "../../chain/contracts/system.js";
 import { behavior, Refusal, replyLater, type Meta, type Ref } from "../../runtime/index.js";
 import { encodeReceipt, receiptDigest, type WorkReceipt } from "../../scheduler/index.js";
-import { parseJob } from "../../training/index.js";
 import { fp32RowHashes, int8Tickets } from "../capability.js";
 import type { Transactor } from "../chain-node/transactor.js";
 import type { MasterProtocol } from "../master/protocol.js";
@@ -17,6 +16,7 @@ import type { ParameterServerProtocol } from "../parameter-server/protocol.js";
 import { refusing } from "../refusing.js";
 import { TaskData, type TaskDataModules } from "./task-data.js";
 import { TaskRun, type SignedReceipt } from "./task-run.js";
+import type { TaskVm } from "./vm/step-runner.js";
 import { WorkerProtocol, type Unit } from "./protocol.js";
 
 /** Tasks a worker runs at a time: its device is one. */
@@ -27,6 +27,8 @@ const ABANDON_TIMEOUT_MS = 15_000;
 
 export interface WorkerModules extends TaskDataModules {
   dataDir: string;
+  /** Where strangers' jobs are parsed and run. */
+  vm: TaskVm;
   chainId: bigint;
   transactor: Transactor;
   isMaster: (nodeId: string) => boolean;
@@ -79,12 +81,7 @@ export function worker(modules: WorkerModules) {
         offer: (request, meta) => {
           onlyMaster(meta);
           if (tasks.size >= TASKS_MAX) return { accepted: false, reason: `busy with ${tasks.size} task` };
-          try {
-            parseJob(request.job);
-          } catch (error) {
-            return { accepted: false, reason: (error as Error).message };
-          }
-          return replyLater(pledge(modules.transactor, BigInt(request.taskId), BigInt(request.collateral)));
+          return replyLater(consider(modules, request));
         },
         assign: async (request, meta) => {
           onlyMaster(meta);
@@ -94,7 +91,7 @@ export function worker(modules: WorkerModules) {
           const data = await refusing(() => TaskData.open({ taskId, worker: modules.transactor.address, manifest, directory }, modules));
           const abort = new AbortController();
           const run = new TaskRun({ taskId, fence, job, shardCount: data.shardCount }, {
-            device: modules.device, master: modules.master, now: modules.now, sleep: modules.sleep,
+            vm: modules.vm, master: modules.master, now: modules.now, sleep: modules.sleep,
             worker: modules.transactor.address.toLowerCase(), parameterServer: modules.parameterServer(parameterServer),
             rowsOf: (shard) => data.rowsOf(shard), hash: (bytes) => modules.device.blake3(bytes),
             sign: createReceiptSigner(modules, taskId),
@@ -145,6 +142,15 @@ function createReceiptSigner(modules: WorkerModules, taskId: string) {
     };
     return { receipt: encodeReceipt(receipt), signature: modules.signDigest(receiptDigest(receipt)) };
   };
+}
+
+async function consider({ vm, transactor }: WorkerModules, offer: { taskId: string; job: string; collateral: string }) {
+  try {
+    await vm.inspect(offer.job);
+  } catch (error) {
+    return { accepted: false, reason: (error as Error).message.slice(0, REASON_LENGTH_MAX) };
+  }
+  return pledge(transactor, BigInt(offer.taskId), BigInt(offer.collateral));
 }
 
 async function pledge(transactor: Transactor, taskId: bigint, collateral: bigint): Promise<{ accepted: boolean; reason?: string }> {
