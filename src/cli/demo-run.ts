@@ -8,6 +8,7 @@ import { loadDataset } from "./dataset.js";
 import type { DemoOptions } from "./demo.js";
 import { demoReport, type DemoReport } from "./demo-report.js";
 import { demoJob } from "./models.js";
+import { createRunMetrics } from "./run-metrics.js";
 import type { View } from "./run-view.js";
 import { createTaskTeller } from "./task-view.js";
 import { watchBlocks } from "./watch-blocks.js";
@@ -25,6 +26,8 @@ export async function runDemo(options: DemoOptions, view: View, signal: AbortSig
   const dataset = await loadDataset(options.data);
   view.detail(`Fashion-MNIST, ${dataset.train.rows} + ${dataset.test.rows} images, from ${dataset.source}`);
   signal.throwIfAborted();
+  const metrics = options.metricsDir === undefined ? undefined : createRunMetrics(options.metricsDir,
+    `${options.model}, ${options.epochs} epochs, batch ${options.batchSize}, ${options.workers} workers, seed ${options.seed}`, view.detail);
   const device = openDevice({ backend: options.backend, threads: options.threads });
   const network = await startNetwork(options, view, signal);
   let client: TaskClient | undefined;
@@ -37,9 +40,13 @@ export async function runDemo(options: DemoOptions, view: View, signal: AbortSig
     stopWatching = watchBlocks(client.transactor.client, (block) => view.block({ ...block, producer: nameOf(block.producer) }));
     const job = demoJob(options.model, { ...options, rows: dataset.train.rows });
     view.stage(`Task: ${options.model}, ${options.epochs} epochs, ${options.workers} workers`);
+    const tell = createTaskTeller(view, { epochs: options.epochs, nameOf, onShare: killOnce(options, network, view) });
     const outcome = await client.train({
       job, name: "fashion-mnist", train: dataset.train, test: dataset.test, workers: options.workers,
-    }, createTaskTeller(view, { epochs: options.epochs, nameOf, onShare: killOnce(options, network, view) }), signal);
+    }, (event) => {
+      tell(event);
+      metrics?.take(event);
+    }, signal);
     view.trainingDone();
     view.stage(`Waiting for ${CONFIRMATIONS} confirmations of the settlement`);
     await confirmed(client, outcome, signal);
@@ -47,6 +54,7 @@ export async function runDemo(options: DemoOptions, view: View, signal: AbortSig
     return await demoReport({ options, outcome, client, device, nameOf, seconds: (Date.now() - startMs) / 1000 });
   } finally {
     stopWatching?.();
+    metrics?.close();
     view.trainingDone();
     await client?.close();
     await network.stop();

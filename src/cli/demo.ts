@@ -14,7 +14,7 @@ const BATCH_MAX = 4_096;
 
 export interface DemoFlags {
   model: string; epochs: string; workers: string; posNodes: string; batch: string; seed: string;
-  data?: string; dataDir?: string; rpcPort: string; backend?: string; threads?: string;
+  data?: string; dataDir?: string; metricsDir?: string; rpcPort: string; backend?: string; threads?: string;
   json?: boolean; killWorker?: boolean; quiet?: boolean;
 }
 
@@ -31,6 +31,7 @@ export function register(program: Command, context: CliContext): void {
     .option("--rpc-port <port>", "JSON-RPC port while it runs; 0: any free one", "0")
     .option("--backend <name>", "auto, cpu or cuda")
     .option("--threads <n>", "kernel threads of each worker")
+    .option("--metrics-dir <folder>", "write the run's figures as TensorBoard events and JSON lines")
     .option("--kill-worker", "kill -9 one worker mid-run and show what happens")
     .option("--json", "print one JSON object at the end and nothing else on stdout")
     .addHelpText("after", `
@@ -49,6 +50,7 @@ export interface DemoOptions {
   batchSize: number;
   seed: number;
   data: string | undefined;
+  metricsDir: string | undefined;
   rpcPort: number;
   backend: "auto" | "cpu" | "cuda";
   threads: number;
@@ -79,7 +81,7 @@ function readOptions(flags: DemoFlags, device: { backend: DemoOptions["backend"]
   const workers = wholeNumber("--workers", flags.workers, 1, WORKERS_MAX);
   if (flags.killWorker && workers < 2) throw new UserError("--kill-worker: expected at least 2 workers (--workers 2), got 1; a survivor has to finish the run");
   return {
-    model: flags.model, workers, backend, data: flags.data, killWorker: flags.killWorker === true,
+    model: flags.model, workers, backend, data: flags.data, metricsDir: flags.metricsDir, killWorker: flags.killWorker === true,
     epochs: wholeNumber("--epochs", flags.epochs, 1, EPOCHS_MAX),
     posNodes: wholeNumber("--pos-nodes", flags.posNodes, 1, 16),
     batchSize: wholeNumber("--batch", flags.batch, 1, BATCH_MAX),

@@ -9,7 +9,7 @@ import { readNetworkFile } from "./network-file.js";
 import { wholeNumber } from "./options.js";
 
 interface SubmitFlags {
-  model: string; epochs: string; workers: string; batch: string; seed: string; data?: string; save?: string;
+  model: string; epochs: string; workers: string; batch: string; seed: string; data?: string; save?: string; metricsDir?: string;
   master?: string; masterKey?: string; keyFile?: string; chainId?: string;
 }
 
@@ -23,6 +23,7 @@ export function register(program: Command, context: CliContext): void {
     .option("--seed <n>", "seeds initial values and sample order", "1")
     .option("--data <folder>", "folder with the four Fashion-MNIST files; default: the usual places")
     .option("--save <file>", "write the trained parameters (safetensors)")
+    .option("--metrics-dir <folder>", "write loss, accuracy, staleness, speed and cost as TensorBoard events and JSON lines")
     .option("--master <endpoint>", "a master of the network; default: the one that `supernet up` started")
     .option("--master-key <hex>", "the master's public key")
     .option("--chain-id <id>", "chain of the network")
@@ -33,6 +34,7 @@ Ctrl-C cancels the task: what was verified until then is paid, the rest of the e
 Examples:
   $ supernet submit --model mlp --epochs 2
   $ supernet submit --save model.safetensors -o json
+  $ supernet submit --metrics-dir runs/1          then: tensorboard --logdir runs
   $ supernet submit --master tcp://10.0.0.5:7400 --master-key 5f..c2 --chain-id 7357 --key-file me.key`)
     .action((flags: SubmitFlags) => submit(context, flags));
 }
@@ -54,14 +56,21 @@ async function submit(context: CliContext, flags: SubmitFlags): Promise<void> {
   const { createView } = await import("./run-view.js");
   const { createTaskTeller } = await import("./task-view.js");
   const { demoJob } = await import("./models.js");
+  const { createRunMetrics } = await import("./run-metrics.js");
   const device = openDevice({ backend: settings.device.backend, threads: settings.device.threads });
   const view = createView();
+  const metrics = flags.metricsDir === undefined ? undefined
+    : createRunMetrics(flags.metricsDir, `${flags.model}, ${run.epochs} epochs, batch ${run.batchSize}, ${workers} workers, seed ${run.seed}`, view.detail);
   let client: Awaited<ReturnType<typeof TaskClient.connect>> | undefined;
   try {
     client = await TaskClient.connect(target, { device });
+    const tell = createTaskTeller(view, { epochs: run.epochs, nameOf: (address) => address });
     const outcome = await client.train({
       job: demoJob(flags.model, { ...run, rows: dataset.train.rows }), name: "fashion-mnist", train: dataset.train, test: dataset.test, workers,
-    }, createTaskTeller(view, { epochs: run.epochs, nameOf: (address) => address }), context.signal);
+    }, (event) => {
+      tell(event);
+      metrics?.take(event);
+    }, context.signal);
     view.close();
     if (flags.save) await saveParameters(flags.save, flags.model, outcome.parameters);
     output.record({
@@ -76,6 +85,7 @@ async function submit(context: CliContext, flags: SubmitFlags): Promise<void> {
     }
     throw error;
   } finally {
+    metrics?.close();
     view.close();
     await client?.close();
     device.close();

@@ -30,6 +30,9 @@ export type { UpdateKernels } from "./parameter-server/update-kernels.js";
 export type { UpdateEntry } from "./parameter-server/update-log.js";
 export { decodeSafetensors, encodeSafetensors, type NamedTensor } from "./format/safetensors.js";
 export { Session, type Progress, type RunOptions, type SessionLink, type SessionModules, type SessionOptions, type SubmittedJob } from "./cluster/session.js";
+export { combineMetrics, MemoryMetrics, type HistogramCounts, type MetricRecord, type MetricsSink } from "./metrics/sink.js";
+export { JsonLinesMetrics, TensorBoardMetrics, type TensorBoardOptions } from "./metrics/metrics-files.js";
+export { recordTraining, type TrainingFigures } from "./metrics/training-metrics.js";
 export { GraphError, JobError, SessionError, TrainingError } from "./errors.js";
 
 import { ClusterSpec } from "./cluster/cluster-spec.js";
