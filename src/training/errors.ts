@@ -11,6 +11,8 @@ export interface GraphErrorFields {
   /** The node's name, or its position in a graph that came as data. */
   node?: string;
   shapes?: Shape[];
+  /** "file:line:column" of the user's code that made the node. */
+  at?: string;
 }
 
 export type GraphErrorCode = "shape" | "type" | "attribute" | "unsupported" | "name" | "device";
@@ -21,10 +23,18 @@ export class GraphError extends Error {
   readonly op?: string;
   readonly node?: string;
   readonly shapes?: Shape[];
+  readonly at?: string;
   constructor(readonly code: GraphErrorCode, message: string, fields: GraphErrorFields = {}) {
     const where = fields.op === undefined ? "" : `${fields.op}${fields.node ? ` "${fields.node}"` : ""}: `;
-    super(where + message);
+    super(where + message + (fields.at === undefined ? "" : ` (made at ${fields.at})`));
     Object.assign(this, fields);
+  }
+
+  /** The same error with a position, unless it has one or there is none. */
+  located(at: string | undefined): this {
+    if (at === undefined || this.at !== undefined) return this;
+    this.message += ` (made at ${at})`;
+    return Object.assign(this, { at });
   }
 }
 

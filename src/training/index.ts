@@ -1,5 +1,6 @@
 /** The subpath entry "tesra-supernet/training": what users of the training library may import. */
-export { Graph, Tensor, type DeviceChooser, type GraphNode } from "./graph/graph.js";
+export { Graph, Tensor, type GraphNode, type GraphOptions } from "./graph/graph.js";
+export { formatDevice, mergeDevices, parseDevice, type DeviceChooser, type DeviceSpec } from "./graph/device-spec.js";
 export { BATCH, type DType } from "./graph/ops.js";
 export { partition, type Partition, type Transfer } from "./graph/partition.js";
 export { gradients } from "./graph/autodiff.js";
@@ -36,10 +37,12 @@ export { recordTraining, type TrainingFigures } from "./metrics/training-metrics
 export { GraphError, JobError, SessionError, TrainingError } from "./errors.js";
 
 import { ClusterSpec } from "./cluster/cluster-spec.js";
+import { replicaDeviceSetter } from "./cluster/replica-device-setter.js";
 import { Server } from "./cluster/server.js";
 export type { ClusterDefinition, TaskPlace } from "./cluster/cluster-spec.js";
+export type { ReplicaDeviceOptions } from "./cluster/replica-device-setter.js";
 export type { RunningServer, ServerDescriptor, ServerHost, ServerOptions } from "./cluster/server.js";
 
 /** The names of the white paper, 2.8: `train.ClusterSpec`, `train.Server`. */
-export const train = { ClusterSpec, Server } as const;
+export const train = { ClusterSpec, Server, replicaDeviceSetter } as const;
 export { ClusterSpec, Server };

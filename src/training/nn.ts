@@ -2,9 +2,8 @@
  * Owns: layer helpers over the graph, and the first models. A layer is a function of a tensor;
  * `sequential` chains them. Variables are named scope/weight and scope/bias.
  */
-import type { DeviceChooser, Graph, Tensor } from "./graph/graph.js";
+import type { Graph, Tensor } from "./graph/graph.js";
 import { fanOf, glorotUniform, heUniform, type Initializer } from "./graph/initializer.js";
-import { elementsOf } from "./graph/ops.js";
 
 export type Layer = (x: Tensor) => Tensor;
 
@@ -114,20 +113,6 @@ export function softmaxCrossEntropy(logits: Tensor, labels: Tensor): Tensor {
 /** How many rows have their largest logit at the label. */
 export function countCorrect(logits: Tensor, labels: Tensor): Tensor {
   return logits.graph.add("countCorrect", [logits, labels]);
-}
-
-/**
- * Places variables on parameter servers, largest first come to the least loaded task, and all
- * else on `worker` (TF1's replica_device_setter with the greedy strategy).
- */
-export function replicaDeviceSetter(options: { ps: number; worker?: string }): DeviceChooser {
-  const loads = new Array<number>(options.ps).fill(0);
-  return ({ op, shape }) => {
-    if (op !== "variable" || options.ps === 0) return options.worker ?? "/job:worker";
-    const task = loads.indexOf(Math.min(...loads));
-    loads[task]! += elementsOf(shape);
-    return `/job:ps/task:${task}`;
-  };
 }
 
 /** The ends of a classifier that training and evaluation need. */

@@ -81,7 +81,7 @@ describe("fetches", () => {
 
   it("take any tensor as a feed, and leave out what only led to it", async () => {
     const net = mlp({ height: 4, width: 4, hidden: [8] });
-    const hidden = net.graph.find("dense1/relu"), product = net.graph.find("logits/matmul");
+    const hidden = net.graph.getTensorByName("dense1/relu"), product = net.graph.getTensorByName("logits/matmul");
     const parameters = initialParameters(net.graph, 1), images = pixels(32);
     const [value, sum, logits] = await fetched(net.graph, [hidden, product, net.logits], { feeds: { images }, parameters }, 2) as Float32Array[];
     const compiled = compileFetches(net.graph, { fetches: [net.logits], feeds: [hidden, net.images], batchSize: 2 });
@@ -127,6 +127,24 @@ describe("fetches", () => {
     expect(compileFetches(g, { fetches: [inner] }).spec.ops).toHaveLength(3);
     expect(compileFetches(g, { fetches: [free] }).spec.ops).toHaveLength(1);
     expect(() => g.controlDependencies([new Graph().placeholder("x", [1])], () => a)).toThrow(/another graph/);
+  });
+
+  it("write to variables in the order of the graph, and no product moves past a write", async () => {
+    const g = new Graph();
+    const x = g.placeholder("x", [1, 2]), w = g.variable("w", [2, 2]), b = g.variable("b", [2]);
+    const before = x.matmul(w);
+    const doubled = w.assign(w.scale(2)), more = b.assignAdd(b);
+    const after = before.biasAdd(b), next = x.matmul(w);
+    const plan = new FetchPlan(device, compileFetches(g, { fetches: [after, next, doubled, more, w] }));
+    const parameters = new Float32Array(32);
+    parameters.set([1, 2, 3, 4], 0);
+    parameters.set([10, 20], 16);
+    const feeds = { x: Float32Array.of(1, 1) };
+    const values = (run: FetchRun): number[][] => plan.runSync(run).map((each) => [...Array.from(each)]);
+    expect(values({ feeds, parameters })).toEqual([[24, 46], [8, 12], [2, 4, 6, 8], [20, 40], [2, 4, 6, 8]]);
+    expect(values({ feeds })).toEqual([[48, 92], [16, 24], [4, 8, 12, 16], [40, 80], [4, 8, 12, 16]]);
+    plan.close();
+    expect(compileFetches(g, { fetches: [next] }).spec.ops).toHaveLength(1);
   });
 
   it("refuse what is not fed, twice fed, of another graph, of the wrong type, length or range", async () => {

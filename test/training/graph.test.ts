@@ -5,7 +5,11 @@ import { compileEvaluation, compileLocalTraining, compileStep } from "../../src/
 import { initialParameters, parameterLayout } from "../../src/training/compile/layout.js";
 import { GraphError, JobError, TrainingError } from "../../src/training/errors.js";
 import { canonicalJob, jobId } from "../../src/training/graph/canonical.js";
-import { Graph } from "../../src/training/graph/graph.js";
+import { ClusterSpec } from "../../src/training/cluster/cluster-spec.js";
+import { replicaDeviceSetter } from "../../src/training/cluster/replica-device-setter.js";
+import { gradients } from "../../src/training/graph/autodiff.js";
+import type { DeviceChooser } from "../../src/training/graph/device-spec.js";
+import { Graph, type Tensor } from "../../src/training/graph/graph.js";
 import { parseJob, type JobLimits } from "../../src/training/graph/parse.js";
 import { partition } from "../../src/training/graph/partition.js";
 import { philox4x32 } from "../../src/training/graph/philox.js";
@@ -62,15 +66,94 @@ describe("a graph", () => {
 
   it("places nodes by device scopes, names and choosers", () => {
     const g = new Graph();
-    const chooser = nn.replicaDeviceSetter({ ps: 2, worker: "/job:worker/task:1/gpu:0" });
-    const big = g.device(chooser, () => g.variable("big", [100, 10]));
-    const small = g.device(chooser, () => g.variable("small", [10, 10]));
-    const tiny = g.device(chooser, () => g.variable("tiny", [10, 5]));
-    const y = g.device(chooser, () => big.matmul(small));
-    expect([big, small, tiny, y].map((t) => t.deviceName)).toEqual(["/job:ps/task:0", "/job:ps/task:1", "/job:ps/task:1", "/job:worker/task:1/gpu:0"]);
-    expect(g.device("/job:ps/task:3", () => g.device("/cpu:0", () => big.relu())).deviceName).toBe("/cpu:0");
-    expect(big.relu().deviceName).toBe("");
-    for (const bad of ["job:ps", "/job:ps/task:x", "/gpu:0/job:ps", "/job:ps/../x"]) expect(() => g.device(bad, () => big.relu())).toThrow(/is no device/);
+    const v = (name: string, shape: number[] = [2]): Tensor => g.variable(name, shape);
+    const at = (...scopes: (string | DeviceChooser | null)[]): string =>
+      scopes.reduceRight<() => Tensor>((body, scope) => () => g.device(scope, body), () => g.placeholder(`p${g.nodes.length}`, [2]))().deviceName;
+    expect(at("/job:ps/task:3", "/cpu:0")).toBe("/job:ps/task:3/cpu:0");
+    expect(at("/job:worker/gpu:1", "/task:2")).toBe("/job:worker/task:2/gpu:1");
+    expect(at("/job:worker/gpu:1", "/job:ps")).toBe("/job:ps/gpu:1");
+    expect(at("/gpu:1", "/cpu")).toBe("/cpu");
+    expect(at("/job:a", null, "/gpu:0")).toBe("/gpu:0");
+    expect(at("/job:a", "")).toBe("/job:a");
+    expect(at("/job:a/replica:0/task:1/device:GPU:0")).toBe("/job:a/task:1/gpu:0");
+    expect(at(() => "/job:b", "/gpu:1")).toBe("/job:b");
+    expect(at("/task:1", ({ device }) => `/job:b${device}`, "/gpu:1")).toBe("/job:b/task:1/gpu:1");
+    expect(at("/task:1", () => null, "/gpu:1")).toBe("/task:1/gpu:1");
+    expect(v("free").deviceName).toBe("");
+    for (const bad of ["job:ps", "/job:ps/task:x", "/gpu:0/job:ps", "/job:ps/../x", "/job:ps/task:999999"]) expect(() => at(bad)).toThrow(/is no device/);
+    expect(() => at(() => "nowhere")).toThrow(/placeholder "p\d+": "nowhere" is no device/);
+  });
+
+  it("places replicas: variables over the servers, in turn or by size, all else on the worker", () => {
+    const cluster = new ClusterSpec({ ps: ["a:1", "b:1"], worker: ["c:1"] });
+    const places = (options: Parameters<typeof replicaDeviceSetter>[0]): string[] => {
+      const g = new Graph();
+      return g.device(replicaDeviceSetter(options), () => {
+        const variables = [[100, 10], [10, 10], [10, 5], [10, 90]].map((shape, i) => g.variable(`v${i}`, shape));
+        return [...variables, variables[0]!.matmul(variables[1]!), g.device("/gpu:1", () => variables[0]!.relu()), g.device("/job:other", () => g.variable("o", [1]))];
+      }).map((tensor) => tensor.deviceName);
+    };
+    const ends = ["/job:worker", "/job:worker/gpu:1"];
+    expect(places({ cluster })).toEqual(["/job:ps/task:0", "/job:ps/task:1", "/job:ps/task:0", "/job:ps/task:1", ...ends, "/job:other"]);
+    expect(places({ cluster, psStrategy: "by-size", worker: "/job:worker/task:3" })).toEqual(["/job:ps/task:0", "/job:ps/task:1", "/job:ps/task:1", "/job:ps/task:1",
+      "/job:worker/task:3", "/job:worker/task:3/gpu:1", "/job:other"]);
+    expect(places({ ps: 0 })).toEqual([...new Array<string>(5).fill("/job:worker"), "/job:worker/gpu:1", "/job:other"]);
+  });
+
+  it("places gradients where the ops they belong to are, and writes where their variable is", () => {
+    const g = new Graph();
+    const x = g.placeholder("x", [null, 4]), labels = g.placeholder("labels", [null], "i32");
+    const w = g.device("/job:ps/task:1", () => g.variable("w", [4, 3])), b = g.device("/job:ps/task:0", () => g.variable("b", [3]));
+    const y = g.device("/job:worker/task:0", () => x.matmul(w));
+    const loss = g.device("/job:worker/task:1", () => nn.softmaxCrossEntropy(y.biasAdd(b), labels));
+    const [dw, db] = g.device("/job:elsewhere", () => gradients(loss, [w, b]));
+    expect([dw!.deviceName, db!.deviceName]).toEqual(["/job:worker/task:0", "/job:worker/task:1"]);
+    expect(g.device("/cpu:0", () => w.assignAdd(dw!)).deviceName).toBe("/job:ps/task:1");
+    expect(() => x.assign(x)).toThrow(/assign "assign": writes to a variable, and its first input is a placeholder/);
+  });
+
+  it("says where in the user's code an op was made, at once and when it is compiled", () => {
+    const g = new Graph();
+    const here = (offset: number): RegExp => {
+      const line = Number(/graph\.test\.ts:(\d+):\d+/.exec(new Error("x").stack!.split("\n")[2]!)![1]) + offset;
+      return new RegExp(`\\(made at .*/test/training/graph\\.test\\.ts:${line}:\\d+\\)$`);
+    };
+    const x = g.placeholder("x", [null, 8]);
+    let expected = here(1);
+    expect(() => nn.sequential(nn.dense("a", 4), nn.dense("b", 4, { activation: "relu" }), nn.conv2d("c", 2, 3))(x)).toThrow(expected);
+    expect(() => x.matmul(g.variable("w", [9, 4]))).toThrow(/^matmul "matmul": inner sizes differ.*; its inputs are "x" \(batch, 8\), "w" \(9, 4\) \(made at /);
+    expected = here(1);
+    const dead = nn.countCorrect(x, g.placeholder("labels", [null], "i32"));
+    expect(() => gradients(dead, [x])).toThrow(expected);
+    expect(() => gradients(dead, [x])).toThrow(/^countCorrect "countCorrect": has no gradient/);
+    expect(new Graph({ positions: false }).placeholder("p", [1]).graph.positionOf(0)).toBeUndefined();
+  });
+
+  it("is looked up by name", () => {
+    const { graph, loss } = mlp();
+    expect(graph.getTensorByName("dense1/weight:0").shape).toEqual([784, 512]);
+    expect(graph.getOperationByName("softmaxCrossEntropy").id).toBe(loss.id);
+    expect(graph.getOperations().map(({ op }) => op).slice(0, 3)).toEqual(["placeholder", "placeholder", "toFloat"]);
+    expect(() => graph.getTensorByName("nobody")).toThrow(/no node named "nobody"/);
+  });
+
+  it("keeps control dependencies and writes in a job's text, but trains with no write", () => {
+    const net = mlp({ height: 4, width: 4, hidden: [4] });
+    const count = net.graph.variable("count", [1]);
+    const one = net.graph.variable("one", [1], { kind: "constant", value: 1 });
+    const step = count.assignAdd(one);
+    const idle = canonicalJob({ operation: sgd({ learningRate: 1 }).minimize(net.loss), run: { epochs: 1, batchSize: 2, seed: 0 } });
+    expect(canonicalJob(parseJob(idle))).toBe(idle);
+    const loss = net.graph.controlDependencies([step, net.correct], () => net.loss.scale(1));
+    const operation = sgd({ learningRate: 1 }).minimize(loss);
+    expect(() => compileStep(net.graph, { loss, batchSize: 2 })).toThrow(/assignAdd "assignAdd": in training the optimizer alone changes variables \(made at /);
+    expect(() => parseJob(canonicalJob({ operation, run: { epochs: 1, batchSize: 2, seed: 0 } }))).toThrow(/the optimizer alone/);
+    const controlled = net.graph.controlDependencies([net.correct], () => net.loss.scale(1));
+    const job = canonicalJob({ operation: sgd({ learningRate: 1 }).minimize(controlled), run: { epochs: 1, batchSize: 2, seed: 0 } });
+    expect(canonicalJob(parseJob(job))).toBe(job);
+    const raw = JSON.parse(job) as { nodes: { controls?: number[] }[] };
+    raw.nodes.at(-1)!.controls = [raw.nodes.length - 1];
+    expect(() => parseJob(JSON.stringify(raw))).toThrow(/may read earlier nodes only/);
   });
 });
 

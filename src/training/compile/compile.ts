@@ -7,7 +7,7 @@ import type { PlanSpec } from "../../device/device.js";
 import { GraphError, TrainingError } from "../errors.js";
 import { gradients } from "../graph/autodiff.js";
 import type { Graph, Tensor } from "../graph/graph.js";
-import { BATCH, elementsOf, type DType } from "../graph/ops.js";
+import { BATCH, elementsOf, OPS, type DType } from "../graph/ops.js";
 import { momentsOf, type OptimizerDescriptor } from "../optimizer/descriptor.js";
 import { parameterLayout, type ParameterSlot } from "./layout.js";
 import { Lowering } from "./lower.js";
@@ -87,7 +87,8 @@ function compile(source: Graph, options: CompileOptions, mode: Mode): Compiled {
     throw new TrainingError("option", `batchSize must be a positive integer, got ${String(batchSize)}`);
   }
   if (options.loss.shape.length !== 0) {
-    throw new GraphError("shape", "a loss must be a scalar", { op: options.loss.op, node: options.loss.name });
+    throw new GraphError("shape", "a loss must be a scalar", { op: options.loss.op, node: options.loss.name })
+      .located(source.positionOf(options.loss.id));
   }
   const graph = source.clone();
   const rebind = (tensor: Tensor | undefined): Tensor | undefined => {
@@ -156,6 +157,11 @@ function compile(source: Graph, options: CompileOptions, mode: Mode): Compiled {
   const run = drops ? builder.fixed("run", [1], "f32", offsets.run) : undefined;
   if (run !== undefined) builder.emit("scale", [run], [run], { alpha: 1, beta: 1 });
   const lowering = new Lowering(builder, { graph, batchSize, roots, given, targets, ...(run && { run }) });
+  const write = lowering.liveNodes().find(({ op }) => OPS[op]!.writes);
+  if (write !== undefined) {
+    throw new GraphError("unsupported", "in training the optimizer alone changes variables", { op: write.op, node: write.name })
+      .located(source.positionOf(write.id));
+  }
   lowering.run();
   const logitsTensor = logits && lowering.value(logits.id);
   if (logitsTensor) builder.pin(logitsTensor);

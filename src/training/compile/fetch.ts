@@ -68,7 +68,7 @@ export function compileFetches(graph: Graph, options: FetchOptions): CompiledFet
   for (const node of needed) {
     if (node.op === "placeholder" && !fed.has(node.id)) {
       throw new GraphError("unsupported", "the fetches need this placeholder, and it is not among the feeds",
-        { op: node.op, node: node.name });
+        { op: node.op, node: node.name }).located(graph.positionOf(node.id));
     }
     if (batchSize === undefined && node.shape.includes(BATCH)) {
       throw new TrainingError("option", `batchSize is needed: the shape of ${node.op} "${node.name}" depends on it`);

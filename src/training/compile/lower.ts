@@ -82,12 +82,15 @@ export class Lowering {
     return this.options.graph.nodes[id]!.shape.map((size) => (size === BATCH ? this.options.batchSize : size));
   }
 
+  /** Fused, a node moves down to its reader: not past a write, which it must not see. */
   private findFusions(readers: number[]): void {
     const { nodes } = this.options.graph;
+    const writes = nodes.filter(({ id, op }) => this.live[id] && OPS[op]!.writes).map(({ id }) => id);
     for (const node of nodes) {
       if (!this.live[node.id] || this.options.given.has(node.id)) continue;
       const previous = nodes[node.inputs[0] ?? -1];
       if (previous === undefined || readers[previous.id] !== 1 || this.options.given.has(previous.id)) continue;
+      if (writes.some((id) => id > previous.id && id < node.id)) continue;
       const fusable = previous.op === "matmul" || previous.op === "conv2d";
       const vector = node.op === "biasAdd" && nodes[node.inputs[1]!]!.shape.length === 1;
       if (vector && fusable && previous.id !== node.inputs[1]) {
@@ -238,6 +241,16 @@ export class Lowering {
         this.builder.emit("attention_grad", [input(0), input(1), input(2), this.side(node.inputs[2]!)],
           [this.output(node)], { heads: numbers.heads!, causal: Number(numbers.causal) });
         break;
+      case "assign":
+        this.values.set(node.id, input(1));
+        this.builder.emit("scale", [input(1)], [input(0)], { alpha: 1, beta: 0 });
+        break;
+      case "assignAdd": {
+        const sum = this.output(node);
+        this.builder.emit("add", [input(0), input(1)], [sum]);
+        this.builder.emit("scale", [sum], [input(0)], { alpha: 1, beta: 0 });
+        break;
+      }
       case "relu":
         this.builder.emit("relu", [input(0)], [this.output(node)]);
         break;
@@ -293,7 +306,8 @@ export class Lowering {
         this.builder.emit("count_correct", [this.rows(input(0), input(0).shape.at(-1)!), input(1)], [this.output(node)]);
         break;
       default:
-        throw new GraphError("unsupported", "cannot be compiled here (no value was fed)", { op: node.op, node: node.name });
+        throw new GraphError("unsupported", "cannot be compiled here (no value was fed)", { op: node.op, node: node.name })
+          .located(this.options.graph.positionOf(node.id));
     }
   }
 
@@ -336,7 +350,8 @@ export class Lowering {
     const tensors = this.sideValues.get(id);
     if (tensors === undefined) {
       const { op, name } = this.options.graph.nodes[id]!;
-      throw new GraphError("unsupported", "a gradient needs what this node computes beside its value: it cannot be fed", { op, node: name });
+      throw new GraphError("unsupported", "a gradient needs what this node computes beside its value: it cannot be fed", { op, node: name })
+        .located(this.options.graph.positionOf(id));
     }
     return tensors;
   }

@@ -1,6 +1,7 @@
 /**
  * Owns: reverse-mode differentiation as a graph transform: gradients are ordinary nodes appended
  * to the same graph, so one compiler serves forward and backward.
+ * A gradient is placed on the device of the node it belongs to.
  * A scalar's adjoint is always a plain number (losses are built of cross entropies, scales and
  * adds), and it is folded into the first tensor gradient it meets.
  */
@@ -130,10 +131,11 @@ export function gradients(loss: Tensor, wrt: readonly Tensor[]): (Tensor | undef
     if (adjoint === undefined || node.inputs.length === 0 || leadsToWanted[id] === 0) continue;
     const rule = Object.hasOwn(RULES, node.op) ? RULES[node.op] : undefined;
     if (rule === undefined) {
-      throw new GraphError("unsupported", "has no gradient", { op: node.op, node: node.name });
+      throw new GraphError("unsupported", "has no gradient", { op: node.op, node: node.name, shapes: node.inputs.map((input) => graph.nodes[input]!.shape) })
+        .located(graph.positionOf(id));
     }
     const wanted = node.inputs.map((input) => leadsToWanted[input] === 1);
-    const flowing = graph.device(node.device, () => rule({
+    const flowing = graph.colocateWith(graph.tensor(id), () => rule({
       inputs: node.inputs.map((input) => graph.tensor(input)), output: graph.tensor(id),
       attributes: { ...node.attributes },
     }, adjoint, graph, wanted));
@@ -152,5 +154,6 @@ export function gradients(loss: Tensor, wrt: readonly Tensor[]): (Tensor | undef
 
 function sum(a: Adjoint, b: Adjoint): Adjoint {
   if (typeof a === "number" && typeof b === "number") return a + b;
-  return tensor(a).add(tensor(b));
+  const first = tensor(a);
+  return first.graph.colocateWith(first, () => first.add(tensor(b)));
 }

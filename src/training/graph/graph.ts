@@ -4,7 +4,9 @@
  * order and a cycle cannot be expressed.
  */
 import { GraphError, type Shape } from "../errors.js";
+import { placeNode, type DeviceChooser } from "./device-spec.js";
 import { formatShape, OPS, BATCH, DTYPES, type Attributes, type DType, type Fail } from "./ops.js";
+import { captureTrace, userPosition, type Trace } from "./position.js";
 import { fanOf, heUniform, type Initializer } from "./initializer.js";
 
 export interface GraphNode {
@@ -21,34 +23,42 @@ export interface GraphNode {
   readonly controls: readonly number[];
 }
 
-/** Chooses a device for a node that is about to be made; sees its op, name and shape. */
-export type DeviceChooser = (node: { op: string; name: string; shape: Shape }) => string;
-
-/** "/job:ps/task:0/gpu:1" and its parts; cpu needs no number. */
-const DEVICE = /^(\/job:[a-z][a-z0-9_-]{0,31})?(\/task:\d{1,5})?(\/(cpu|gpu)(:\d{1,3})?)?$/;
 const NO_CONTROLS: readonly number[] = Object.freeze([]);
 const NAME = /^[A-Za-z0-9_][A-Za-z0-9_./-]{0,119}$/;
 
-export function isDeviceName(value: string): boolean {
-  return DEVICE.test(value);
+export interface GraphOptions {
+  /** Remember where in the user's code each node was made, for errors that are found later (default true). */
+  positions?: boolean;
 }
 
 export class Graph {
   readonly nodes: GraphNode[] = [];
   private readonly names = new Map<string, number>();
-  private readonly deviceScopes: (string | DeviceChooser)[] = [];
+  private readonly traces: (Trace | undefined)[] = [];
+  private readonly deviceScopes: (string | DeviceChooser | null)[] = [];
   private readonly nameScopes: string[] = [];
   private readonly controlScopes: (readonly number[] | null)[] = [];
   private readonly unnamed = new Map<string, number>();
 
-  /** Every node made inside `body` is placed by `device`: a name, or a function of the node. */
-  device<T>(device: string | DeviceChooser, body: () => T): T {
+  constructor(private readonly options: GraphOptions = {}) {}
+
+  /**
+   * Every node made inside `body` is placed by `device`: a device string, any part of which may be left
+   * out, or a function of the node. Scopes nest: what the inner leaves open the outer fills in; null
+   * leaves the scopes outside without effect (TensorFlow's tf.device).
+   */
+  device<T>(device: string | DeviceChooser | null, body: () => T): T {
     this.deviceScopes.push(device);
     try {
       return body();
     } finally {
       this.deviceScopes.pop();
     }
+  }
+
+  /** Every node made inside `body` is placed exactly where `tensor` is, whatever the scopes say. */
+  colocateWith<T>(tensor: Tensor, body: () => T): T {
+    return this.device(null, () => this.device(tensor.deviceName, body));
   }
 
   /** Names made inside `body` get the prefix `scope/`. */
@@ -89,13 +99,30 @@ export class Graph {
     return this.add("variable", [], { shape: [...shape], initializer: chosen }, name);
   }
 
-  /** Makes one node; the op's rule throws a GraphError that names the op and the node. */
+  /** Makes one node; the op's rule throws a GraphError that names op, node, inputs and the caller's line. */
   add(op: string, inputs: readonly Tensor[], attributes: Record<string, unknown> = {}, name?: string): Tensor {
+    const trace = this.options.positions === false ? undefined : captureTrace(this.add);
+    try {
+      const node = this.makeNode(op, inputs, attributes, name);
+      this.traces[node.id] = trace;
+      return new Tensor(this, node);
+    } catch (error) {
+      if (error instanceof GraphError) throw error.located(userPosition(trace));
+      throw error;
+    }
+  }
+
+  /** "file:line:column" of the user's code that made a node, where that is known. */
+  positionOf(id: number): string | undefined { return userPosition(this.traces[id]); }
+
+  private makeNode(op: string, inputs: readonly Tensor[], attributes: Record<string, unknown>, name?: string): GraphNode {
     const definition = Object.hasOwn(OPS, op) ? OPS[op]! : undefined;
     if (definition === undefined) throw new GraphError("unsupported", `no such operation`, { op });
     const fullName = this.uniqueName(op, name);
     const fail: Fail = (message, code = "shape") => {
-      throw new GraphError(code, message, { op, node: fullName, shapes: inputs.map((input) => input.shape) });
+      const named = inputs.map((input) => `"${input.name}" ${formatShape(input.shape)}`).join(", ");
+      throw new GraphError(code, message + (named && `; its inputs are ${named}`),
+        { op, node: fullName, shapes: inputs.map((input) => input.shape) });
     };
     if (inputs.length !== definition.inputs) {
       fail(`takes ${definition.inputs} inputs, got ${inputs.length}`, "attribute");
@@ -107,15 +134,18 @@ export class Graph {
     for (const [key, check] of Object.entries(definition.attributes)) checked[key] = check(attributes[key], op, key);
     const unknown = Object.keys(attributes).find((key) => !Object.hasOwn(definition.attributes, key));
     if (unknown !== undefined) fail(`has no attribute "${unknown}"`, "attribute");
+    if (definition.writes && inputs[0]!.op !== "variable") fail(`writes to a variable, and its first input is a ${inputs[0]!.op}`, "type");
     const type = definition.infer(inputs, checked, fail);
+    const place = (): string => placeNode(this.deviceScopes, { op, name: fullName, shape: type.shape });
     const node: GraphNode = {
       id: this.nodes.length, op, name: fullName, inputs: inputs.map((input) => input.id),
       attributes: checked, shape: type.shape, dtype: type.dtype,
-      device: this.chooseDevice(op, fullName, type.shape), controls: this.presentControls(),
+      // A write happens where its variable is.
+      device: definition.writes ? inputs[0]!.deviceName : place(), controls: this.presentControls(),
     };
     this.nodes.push(node);
     this.names.set(fullName, node.id);
-    return new Tensor(this, node);
+    return node;
   }
 
   tensor(id: number): Tensor {
@@ -124,11 +154,17 @@ export class Graph {
     return new Tensor(this, node);
   }
 
-  find(name: string): Tensor {
+  /** A node has one output, so TensorFlow's "name:0" is the same as "name". */
+  getTensorByName(name: string): Tensor { return this.tensor(this.getOperationByName(name.replace(/:0$/, "")).id); }
+
+  getOperationByName(name: string): GraphNode {
     const id = this.names.get(name);
     if (id === undefined) throw new GraphError("name", `the graph has no node named "${name}"`);
-    return this.tensor(id);
+    return this.nodes[id]!;
   }
+
+  /** In the order in which they were made. */
+  getOperations(): readonly GraphNode[] { return this.nodes; }
 
   variables(): Tensor[] {
     return this.nodes.filter((node) => node.op === "variable").map((node) => new Tensor(this, node));
@@ -136,7 +172,8 @@ export class Graph {
 
   /** A copy that can grow (gradients, fused forms) while this graph and its hash stay as they are. */
   clone(): Graph {
-    const copy = new Graph();
+    const copy = new Graph({ positions: false });
+    copy.traces.push(...this.traces);
     for (const node of this.nodes) {
       copy.nodes.push(node);
       copy.names.set(node.name, node.id);
@@ -148,16 +185,6 @@ export class Graph {
     if (this.controlScopes.length === 0) return NO_CONTROLS;
     const scopes = this.controlScopes.slice(this.controlScopes.lastIndexOf(null) + 1) as (readonly number[])[];
     return [...new Set(scopes.flat())].sort((a, b) => a - b);
-  }
-
-  private chooseDevice(op: string, name: string, shape: Shape): string {
-    const chosen = this.deviceScopes.at(-1) ?? "";
-    const device = typeof chosen === "string" ? chosen : chosen({ op, name, shape });
-    if (!isDeviceName(device)) {
-      throw new GraphError("device", `"${device}" is no device; expected a form like /job:ps/task:0 or ` +
-        "/job:worker/task:1/gpu:0", { op, node: name });
-    }
-    return device;
   }
 
   private uniqueName(op: string, name: string | undefined): string {
@@ -207,6 +234,10 @@ export class Tensor {
   scale(alpha: number, beta = 0): Tensor {
     return this.graph.add("scale", [this], { alpha: Math.fround(alpha), beta: Math.fround(beta) });
   }
+  /** Of a variable: gives it `value`, and is that value. Nodes run in the order in which they were made. */
+  assign(value: Tensor): Tensor { return this.graph.add("assign", [this, value]); }
+  /** Of a variable: adds `value` to it, and is the sum. */
+  assignAdd(value: Tensor): Tensor { return this.graph.add("assignAdd", [this, value]); }
   relu(): Tensor { return this.graph.add("relu", [this]); }
   /** The tanh form is GPT-2's. */
   gelu(form: "erf" | "tanh" = "erf"): Tensor { return this.graph.add("gelu", [this], { tanh: form === "tanh" }); }

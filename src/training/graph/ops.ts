@@ -2,7 +2,8 @@
  * Owns: the table of graph operations: arity, attributes, shape and type rules, cost.
  * Invariant: a node exists only if its op's rule accepted its inputs, so no later stage re-checks
  * shapes. Image tensors are NHWC, convolution weights (KH, KW, C, OC).
- * Ops marked `derived` are made by autodiff alone and are refused in a job that came as data.
+ * Ops marked `derived` are made by autodiff alone and are refused in a graph that came as data; those
+ * marked `writes` change a variable, which a training job leaves to its optimizer.
  */
 import { GraphError, type Shape } from "../errors.js";
 import { checkInitializer, type Initializer } from "./initializer.js";
@@ -26,6 +27,8 @@ export interface TensorType {
 export interface OpDefinition {
   inputs: number;
   derived?: true;
+  /** Changes the variable that is its first input. */
+  writes?: true;
   /** The one input whose shape alone is read: it is not kept alive and does not hinder fusion. */
   shapeOnly?: number;
   attributes: Record<string, (value: unknown, op: string, key: string) => AttributeValue>;
@@ -225,6 +228,9 @@ export const OPS: Readonly<Record<string, OpDefinition>> = {
     },
   },
   add: { inputs: 2, attributes: {}, infer: elementwise },
+  /** (variable, value). */
+  assign: { inputs: 2, writes: true, attributes: {}, infer: elementwise },
+  assignAdd: { inputs: 2, writes: true, attributes: {}, infer: elementwise },
   scale: { inputs: 1, attributes: { alpha: finite, beta: finite }, infer: elementwise },
   relu: { inputs: 1, attributes: {}, infer: elementwise },
   /** Hendrycks and Gimpel 2016; `tanh` chooses their approximation, which GPT-2 uses. */

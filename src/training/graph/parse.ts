@@ -46,6 +46,9 @@ export interface ParsedJob extends Job {
   cost: { parameterCount: number; memoryBytes: number; multiplyAddsPerStep: number };
 }
 
+/** Nodes that one node waits for: a list, not a second graph. */
+const CONTROLS_MAX = 64;
+
 type Json = Record<string, unknown>;
 
 function limited(path: string, limit: keyof JobLimits, expected: number, actual: number): void {
@@ -111,13 +114,13 @@ function parseRun(value: unknown, limits: JobLimits): RunPlan {
 function parseNodes(value: unknown, run: RunPlan, limits: JobLimits): Graph {
   if (!Array.isArray(value)) throw new JobError("format", "nodes must be a list", { path: "nodes" });
   limited("nodes", "nodes", limits.nodes, value.length);
-  const graph = new Graph();
+  const graph = new Graph({ positions: false });
   const depths: number[] = [];
   let parameters = 0;
   value.forEach((entry: unknown, position) => {
     const path = `nodes[${position}]`;
-    const { op, name, inputs, attributes, device = "" } =
-      object(entry, path, ["op", "name", "inputs", "attributes", "device"]);
+    const { op, name, inputs, attributes, device = "", controls = [] } =
+      object(entry, path, ["op", "name", "inputs", "attributes", "device", "controls"]);
     if (typeof op !== "string" || !Object.hasOwn(OPS, op) || OPS[op]!.derived) {
       throw new JobError("unknown-op", `${path}: ${JSON.stringify(op)} is no operation of ${JOB_FORMAT}`, { path });
     }
@@ -126,17 +129,22 @@ function parseNodes(value: unknown, run: RunPlan, limits: JobLimits): Graph {
     if (!Array.isArray(inputs) || inputs.length > 8) {
       throw new JobError("format", `${path}.inputs must be a list of at most 8`, { path });
     }
+    if (!Array.isArray(controls) || controls.length > CONTROLS_MAX) {
+      throw new JobError("format", `${path}.controls must be a list of at most ${CONTROLS_MAX}`, { path });
+    }
     const ids = inputs.map((input) => integer(input, `${path}.inputs`, 0, value.length - 1));
-    const later = ids.find((id) => id >= position);
+    const before = controls.map((control) => integer(control, `${path}.controls`, 0, value.length - 1));
+    const later = [...ids, ...before].find((id) => id >= position);
     if (later !== undefined) {
       throw new JobError("cycle", `${path} reads node ${later}: a node may read earlier nodes only`, { path });
     }
-    depths.push(1 + Math.max(0, ...ids.map((id) => depths[id]!)));
+    depths.push(1 + Math.max(0, ...ids.map((id) => depths[id]!), ...before.map((id) => depths[id]!)));
     limited(path, "depth", limits.depth, depths[position]!);
     const known = typeof attributes === "object" && attributes !== null && !Array.isArray(attributes);
     if (!known) throw new JobError("format", `${path}.attributes must be an object`, { path });
-    const node = graph.device(device, () =>
-      graph.add(op, ids.map((id) => graph.tensor(id)), attributes as Json, name));
+    const tensors = (of: number[]): Tensor[] => of.map((id) => graph.tensor(id));
+    const node = graph.device(device, () => graph.controlDependencies(tensors(before), () =>
+      graph.add(op, tensors(ids), attributes as Json, name)));
     const elements = elementsOf(node.shape.map((size) => (size === BATCH ? run.batchSize : size)));
     if (!Number.isSafeInteger(elements)) {
       throw new JobError("overflow", `${path}: the element count overflows`, { path });
