@@ -7,7 +7,7 @@ import { ChainError, messageOf } from "./errors.js";
 import { encodeBlock, decodeBlock, type Block } from "./block/block.js";
 import { BlockIndex } from "./block/block-index.js";
 import { headerDigest, sealHeader, type Header, type HeaderFields } from "./block/header.js";
-import type { Outcome } from "./block/receipt.js";
+import type { Outcome, Receipt } from "./block/receipt.js";
 import { TransactionDecoder, type Transaction } from "./block/transaction.js";
 import { orderedTrieRoot } from "./block/trie-root.js";
 import { nextBaseFee } from "./consensus/base-fee.js";
@@ -23,7 +23,7 @@ import { BlockRun, type BlockResult } from "./execution/block-run.js";
 import { fillBlock } from "./execution/fill-block.js";
 import { Executor } from "./execution/executor.js";
 import { createGenesisBlock } from "./execution/genesis-block.js";
-import type { BlockContext, CallRequest, CallResult, Machine } from "./execution/machine.js";
+import type { BlockContext, CallRequest, CallResult, ExecutionObserver, Machine } from "./execution/machine.js";
 import type { WorldState } from "./execution/state.js";
 import { readStakers } from "./execution/system-views.js";
 import { checkGenesis, genesisConfigHash, type Genesis } from "./genesis.js";
@@ -280,6 +280,18 @@ export class Chain {
     const machine = await this.executor.machineAt(at.stateRoot);
     machine.enter(contextOf(at, at.number === 0 ? at : this.index.header(at.parentHash) ?? at), this.ancestorHashes(at));
     return machine;
+  }
+
+  /** Runs a block's transactions again on its parent's state; the observer sees the one at `index` alone. */
+  async replay(block: Block, index: number, observer: ExecutionObserver): Promise<Receipt> {
+    const parent = this.index.header(block.header.parentHash);
+    if (!parent) throw new ChainError("corrupt", `the parent of block ${block.header.number} is missing`);
+    const machine = await this.executor.machineAt(parent.stateRoot);
+    const run = new BlockRun(machine, this.genesis, contextOf(block.header, parent), this.ancestorHashes(parent));
+    const [last, ...before] = block.transactions.slice(0, index + 1).map((raw) => this.decoder.decode(raw)).reverse();
+    for (const transaction of before.reverse()) await run.transact(transaction);
+    await machine.observed(observer, () => run.transact(last!));
+    return run.receipts[index]!;
   }
 
   /** Every account of the state at the head; the total must be the supply, exactly. */

@@ -2,9 +2,10 @@
 // Invariant: a transaction that is refused leaves no trace in the state.
 import { createBlock, type Block as EvmBlock } from "@ethereumjs/block";
 import type { Common } from "@ethereumjs/common";
+import type { EVMResult, InterpreterStep, Message } from "@ethereumjs/evm";
 import { createVM, runTx, type RunTxResult, type VM } from "@ethereumjs/vm";
-import { Address } from "@ethereumjs/util";
-import type { TypedTransaction } from "@ethereumjs/tx";
+import { Account, Address } from "@ethereumjs/util";
+import { createTx, type TypedTransaction } from "@ethereumjs/tx";
 import { EMPTY, fromHex } from "../bytes.js";
 import { SYSTEM_ADDRESS } from "../contracts/system.js";
 import { ChainError } from "../errors.js";
@@ -35,6 +36,33 @@ export interface CallRequest {
   value?: bigint;
   gas: bigint;
   gasPrice?: bigint;
+  /** Accounts and slots that are warm from the start (EIP-2930). */
+  accessList?: AccessList;
+  /** What the call finds otherwise than the state has it; by address. */
+  overrides?: readonly StateOverride[];
+}
+
+export type AccessList = readonly { address: `0x${string}`; storageKeys: readonly `0x${string}`[] }[];
+
+/** An account as eth_call's third parameter changes it for one call. */
+export interface StateOverride {
+  address: Uint8Array;
+  balance?: bigint;
+  nonce?: bigint;
+  code?: Uint8Array;
+  /** The whole storage, or (stateDiff) single slots: 32-byte keys and values. */
+  state?: readonly (readonly [Uint8Array, Uint8Array])[];
+  stateDiff?: readonly (readonly [Uint8Array, Uint8Array])[];
+}
+
+/** Sees an execution as it goes; what it does must not change the state. */
+export interface ExecutionObserver {
+  /** Before each opcode. */
+  step?(step: InterpreterStep): void;
+  /** Before a call or creation, the transaction's own at depth 0 included. */
+  enter?(message: Message): void;
+  /** After it. */
+  leave?(result: EVMResult): void;
 }
 
 /** Protocol calls are outside the block's gas; listing 1,024 stakers takes 15 M. */
@@ -76,11 +104,59 @@ export class Machine {
     return runTx(this.vm, { tx, block: this.block!, blockGasUsed, skipHardForkValidation: true });
   }
 
+  /** Lets an observer watch while the work is done. */
+  async observed<T>(observer: ExecutionObserver, work: () => Promise<T>): Promise<T> {
+    const { events } = this.vm.evm;
+    const step = (data: InterpreterStep): void => observer.step?.(data);
+    const enter = (data: Message): void => observer.enter?.(data);
+    const leave = (data: EVMResult): void => observer.leave?.(data);
+    if (observer.step) events?.on("step", step); // a listener costs a snapshot of memory and stack for each opcode
+    events?.on("beforeMessage", enter);
+    events?.on("afterMessage", leave);
+    try {
+      return await work();
+    } finally {
+      events?.off("step", step);
+      events?.off("beforeMessage", enter);
+      events?.off("afterMessage", leave);
+    }
+  }
+
+  /**
+   * Runs a call as the transaction that it would be, fees left out, and forgets what it changed.
+   * @returns the gas of the whole transaction and the accounts and slots that it touched
+   */
+  async callAsTransaction(request: CallRequest): Promise<CallResult & { accessList: AccessList }> {
+    const from = new Address(request.from ?? new Uint8Array(20));
+    const tx = createTx({
+      type: 1, chainId: this.common.chainId(), gasLimit: request.gas, gasPrice: 0n, value: request.value ?? 0n,
+      data: request.data ?? EMPTY, accessList: (request.accessList ?? []) as never,
+      ...(request.to ? { to: new Address(request.to) } : {}),
+    }, { common: this.common, freeze: false });
+    tx.getSenderAddress = () => from; // nobody signed it
+    const { manager } = this.state;
+    await manager.checkpoint();
+    try {
+      await this.override(request.overrides ?? []);
+      const block = createBlock({ header: { ...this.block!.header, baseFeePerGas: 0n } }, { common: this.common, skipConsensusFormatValidation: true });
+      const { execResult, totalGasSpent, accessList = [] } = await runTx(this.vm, {
+        tx, block, skipNonce: true, skipBalance: true, skipBlockGasLimitValidation: true, skipHardForkValidation: true, reportAccessList: true,
+      });
+      return {
+        output: execResult.returnValue, gasUsed: totalGasSpent, failure: execResult.exceptionError?.error,
+        accessList: accessList as unknown as AccessList,
+      };
+    } finally {
+      await manager.revert();
+    }
+  }
+
   /** Runs a call and forgets what it changed. */
   async call(request: CallRequest): Promise<CallResult> {
     const { manager } = this.state;
     await manager.checkpoint();
     try {
+      await this.override(request.overrides ?? []);
       return await this.run(request, request.from ? new Address(request.from) : new Address(new Uint8Array(20)));
     } finally {
       await manager.revert();
@@ -99,6 +175,20 @@ export class Machine {
     const result = await this.run({ to, data, gas: SYSTEM_CALL_GAS }, systemAddress);
     await this.vm.evm.journal.cleanup();
     return this.succeed(result, `0x${Buffer.from(to).toString("hex")}`);
+  }
+
+  private async override(overrides: readonly StateOverride[]): Promise<void> {
+    const { manager } = this.state;
+    for (const { address, balance, nonce, code, state, stateDiff } of overrides) {
+      const owner = new Address(address);
+      const account = (await manager.getAccount(owner)) ?? new Account();
+      if (balance !== undefined) account.balance = balance;
+      if (nonce !== undefined) account.nonce = nonce;
+      await manager.putAccount(owner, account);
+      if (code !== undefined) await manager.putCode(owner, code);
+      if (state !== undefined) await manager.clearStorage(owner);
+      for (const [key, value] of state ?? stateDiff ?? []) await manager.putStorage(owner, key, value);
+    }
   }
 
   private succeed(result: CallResult, to: string): Uint8Array {

@@ -1,11 +1,11 @@
 // Owns the view of the world state at one root: trie nodes from the store, new nodes in memory until the block
 // that made them is committed. Invariant: nothing reaches the store except through `takeWrites`, in the block's
 // own batch; caches hold every touched account and slot until flushed (nothing is evicted with a change in it).
-import { MerklePatriciaTrie } from "@ethereumjs/mpt";
+import { createMerkleProof, MerklePatriciaTrie } from "@ethereumjs/mpt";
 import { Caches, CacheType, CODEHASH_PREFIX, MerkleStateManager, type MerkleStateManagerOpts } from "@ethereumjs/statemanager";
 import { Account, Address, ValueEncoding, type BatchDBOp, type DB } from "@ethereumjs/util";
 import type { Common } from "@ethereumjs/common";
-import { concat, keyOf, keccak } from "../bytes.js";
+import { concat, equals, keyOf, keccak } from "../bytes.js";
 import { EMPTY_TRIE_ROOT, TrieBatch } from "./trie-batch.js";
 import { table, type Store, type StoreOperation } from "../store/store.js";
 
@@ -183,10 +183,7 @@ export class WorldState {
   constructor(options: { root: Uint8Array | undefined; common: Common; isShortLived?: boolean },
     private readonly modules: { store: Store; cache: NodeCache }) {
     this.database = new OverlayDatabase(modules.store, modules.cache);
-    this.trie = new MerklePatriciaTrie({
-      db: this.database as unknown as DB<string, string>, useKeyHashing: true, useKeyHashingFunction: keccak,
-      valueEncoding: ValueEncoding.Bytes, ...(options.root ? { root: options.root } : {}),
-    });
+    this.trie = this.trieAt(options.root);
     // An ordered map starts empty and cheap; the LRU is faster but allocates its whole size up front.
     const cache = options.isShortLived
       ? { type: CacheType.ORDERED_MAP, size: STATE_CACHE_ENTRIES }
@@ -209,6 +206,23 @@ export class WorldState {
     account.balance += amount;
     if (account.balance < 0n) throw new RangeError(`balance of ${key} would fall below zero`);
     await this.manager.putAccount(key, account);
+  }
+
+  /** Encoded nodes from the state's root to the account, or to where it would be (EIP-1186). */
+  proveAccount(address: Uint8Array): Promise<Uint8Array[]> {
+    return createMerkleProof(this.trie, address);
+  }
+
+  /** The same in a storage trie; `slot` has 32 bytes. An empty trie needs no proof. */
+  async proveSlot(storageRoot: Uint8Array, slot: Uint8Array): Promise<Uint8Array[]> {
+    return equals(storageRoot, EMPTY_TRIE_ROOT) ? [] : createMerkleProof(this.trieAt(storageRoot), slot);
+  }
+
+  private trieAt(root: Uint8Array | undefined): MerklePatriciaTrie {
+    return new MerklePatriciaTrie({
+      db: this.database as unknown as DB<string, string>, useKeyHashing: true, useKeyHashingFunction: keccak,
+      valueEncoding: ValueEncoding.Bytes, ...(root ? { root } : {}),
+    });
   }
 
   /** Writes the caches into the tries and returns the new root. */

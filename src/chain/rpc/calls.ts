@@ -1,12 +1,12 @@
-// Owns eth_call and eth_estimateGas. Invariant: nothing a caller asks for changes the chain, and no call may use
+// Owns eth_call, eth_estimateGas and eth_createAccessList. Invariant: nothing a caller asks for changes the chain, and no call may use
 // more gas than a block.
 import { computeIntrinsicGas } from "./intrinsic-gas.js";
 import { toHex } from "../bytes.js";
 import type { Header } from "../block/header.js";
 import type { Chain } from "../chain.js";
-import type { CallRequest, CallResult } from "../execution/machine.js";
-import { RpcError, rpcCode } from "./errors.js";
-import { addressParam, bytesParam, objectParam, quantityParam } from "./params.js";
+import type { AccessList, CallRequest, CallResult, StateOverride } from "../execution/machine.js";
+import { invalidParams, RpcError, rpcCode } from "./errors.js";
+import { addressParam, bytesParam, hashParam, objectParam, quantityParam } from "./params.js";
 
 export function readCall(param: unknown, gasCap: bigint): CallRequest {
   const call = objectParam(param, "transaction");
@@ -19,12 +19,69 @@ export function readCall(param: unknown, gasCap: bigint): CallRequest {
     ...(given("to") ? { to: addressParam(call["to"], "transaction.to") } : {}),
     ...(data !== undefined ? { data: bytesParam(data, "transaction.data") } : {}),
     ...(given("value") ? { value: quantityParam(call["value"], "transaction.value") } : {}),
+    ...(given("accessList") ? { accessList: readAccessList(call["accessList"]) } : {}),
   };
 }
 
-export async function ethCall(chain: Chain, param: unknown, at: Header): Promise<string> {
-  const result = await chain.call(readCall(param, at.gasLimit), at);
+/** Entries of an access list, and accounts of a state override: each costs a read. */
+const ENTRIES_MAX = 1_024;
+
+function readAccessList(param: unknown): AccessList {
+  if (!Array.isArray(param) || param.length > ENTRIES_MAX) return invalidParams(`transaction.accessList: expected an array of at most ${ENTRIES_MAX}`);
+  return param.map((each: unknown) => {
+    const { address, storageKeys = [] } = objectParam(each, "transaction.accessList");
+    if (!Array.isArray(storageKeys) || storageKeys.length > ENTRIES_MAX) {
+      return invalidParams(`transaction.accessList.storageKeys: expected an array of at most ${ENTRIES_MAX}`);
+    }
+    return {
+      address: toHex(addressParam(address, "transaction.accessList.address")),
+      storageKeys: storageKeys.map((key: unknown) => toHex(hashParam(key, "transaction.accessList.storageKeys"))),
+    };
+  });
+}
+
+/** The third parameter of eth_call: accounts by address, as geth takes it. */
+export function readOverrides(param: unknown): StateOverride[] {
+  if (param === undefined || param === null) return [];
+  const accounts = Object.entries(objectParam(param, "stateOverride"));
+  if (accounts.length > ENTRIES_MAX) return invalidParams(`stateOverride: at most ${ENTRIES_MAX} accounts, got ${accounts.length}`);
+  return accounts.map(([address, value]) => {
+    const fields = objectParam(value, "stateOverride");
+    const given = (name: string) => fields[name] !== undefined && fields[name] !== null;
+    if (given("state") && given("stateDiff")) return invalidParams("stateOverride: give state or stateDiff, not both");
+    const slots = (name: string) => Object.entries(objectParam(fields[name], `stateOverride.${name}`))
+      .map(([key, slot]) => [hashParam(key, `stateOverride.${name}`), hashParam(slot, `stateOverride.${name}`)] as const);
+    return {
+      address: addressParam(address, "stateOverride"),
+      ...(given("balance") ? { balance: quantityParam(fields["balance"], "stateOverride.balance") } : {}),
+      ...(given("nonce") ? { nonce: quantityParam(fields["nonce"], "stateOverride.nonce") } : {}),
+      ...(given("code") ? { code: bytesParam(fields["code"], "stateOverride.code") } : {}),
+      ...(given("state") ? { state: slots("state") } : {}),
+      ...(given("stateDiff") ? { stateDiff: slots("stateDiff") } : {}),
+    };
+  });
+}
+
+export async function ethCall(chain: Chain, param: unknown, at: Header, overrides: unknown): Promise<string> {
+  const result = await chain.call({ ...readCall(param, at.gasLimit), overrides: readOverrides(overrides) }, at);
   return toHex(succeed(result));
+}
+
+/** Rounds until the list stops growing; a call whose path depends on what is warm may swing for ever. */
+const ACCESS_LIST_ROUNDS_MAX = 8;
+
+/** eth_createAccessList: what the call touches, and its gas with that list given beforehand. */
+export async function createAccessList(chain: Chain, param: unknown, at: Header): Promise<Record<string, unknown>> {
+  const request = readCall(param, at.gasLimit);
+  const machine = await chain.machineAt(at);
+  let accessList = request.accessList ?? [];
+  for (let round = 1; ; round++) {
+    const result = await machine.callAsTransaction({ ...request, accessList });
+    if (JSON.stringify(result.accessList) === JSON.stringify(accessList) || round === ACCESS_LIST_ROUNDS_MAX) {
+      return { accessList, gasUsed: `0x${result.gasUsed.toString(16)}`, ...(result.failure !== undefined && { error: result.failure }) };
+    }
+    ({ accessList } = result);
+  }
 }
 
 /** The least gas with which the transaction succeeds, found by bisection as geth does. */

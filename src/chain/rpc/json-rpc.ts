@@ -3,11 +3,20 @@
 import { ChainError, messageOf } from "../errors.js";
 import type { Chain } from "../chain.js";
 import { RpcError, rpcCode } from "./errors.js";
-import { createMethods, type RpcContext } from "./methods.js";
+import { createMethods, type RpcContext, type RpcMethod } from "./methods.js";
+import { Subscriptions, type Notification } from "./subscriptions.js";
 
 export interface JsonRpc {
   /** Takes the parsed request; returns the response, or undefined when only notifications came. */
   handle(request: unknown): Promise<unknown>;
+  /** The same for a connection that can be written to at any time: eth_subscribe works on it. */
+  connect(notify: (notification: Notification) => void): JsonRpcConnection;
+}
+
+export interface JsonRpcConnection {
+  handle(request: unknown): Promise<unknown>;
+  /** Ends the connection's subscriptions. */
+  close(): void;
 }
 
 /** ethers sends at most 100 in a batch by default. */
@@ -21,8 +30,21 @@ interface Response {
 }
 
 export function createJsonRpc(chain: Chain, context: RpcContext = {}): JsonRpc {
-  const methods = new Map(Object.entries(createMethods(chain, context)));
+  const shared = new Map(Object.entries(createMethods(chain, context)));
+  const overHttp: RpcMethod = () => {
+    throw new RpcError(rpcCode.methodNotFound, "subscriptions need a connection: use WebSocket");
+  };
+  return {
+    ...createHandler(new Map([...shared, ["eth_subscribe", overHttp], ["eth_unsubscribe", overHttp]])),
+    connect: (notify) => {
+      const subscriptions = new Subscriptions(chain, notify);
+      const handler = createHandler(new Map([...shared, ...Object.entries(subscriptions.methods())]));
+      return { ...handler, close: () => subscriptions.close() };
+    },
+  };
+}
 
+function createHandler(methods: ReadonlyMap<string, RpcMethod>): Pick<JsonRpc, "handle"> {
   const answer = async (request: unknown): Promise<Response | undefined> => {
     const { id, method, params } = (request ?? {}) as { id?: unknown; method?: unknown; params?: unknown };
     const isNotification = typeof request === "object" && request !== null && !("id" in request);

@@ -1,20 +1,20 @@
-// Owns eth_getLogs. Invariant: bounded work: at most LOG_BLOCKS_MAX blocks are looked at and LOGS_MAX logs returned;
-// a block is read only when its bloom filter says that it may hold a match.
+// Owns the search for logs: by range or block, and between two heads. Invariant: bounded work: at most LOG_BLOCKS_MAX
+// blocks are looked at and LOGS_MAX logs returned; a block is read only when its bloom filter says that it may match.
 import { bloomMayContain, type Log } from "../block/receipt.js";
-import { equals } from "../bytes.js";
+import { equals, keccak } from "../bytes.js";
 import type { Header } from "../block/header.js";
 import type { Chain } from "../chain.js";
-import { keccak } from "../bytes.js";
+import type { BranchChange } from "../consensus/branches.js";
 import { invalidParams, RpcError, rpcCode } from "./errors.js";
 import { findHeader, needHeader } from "./blocks.js";
 import { formatLog } from "./format.js";
 import { addressParam, hashParam, objectParam } from "./params.js";
 
-const LOG_BLOCKS_MAX = 10_000;
+export const LOG_BLOCKS_MAX = 10_000;
 const LOGS_MAX = 10_000;
 const TOPICS_MAX = 4;
 
-interface LogFilter {
+export interface LogFilter {
   addresses: Uint8Array[];
   /** For each position: any of these, or anything. */
   topics: (Uint8Array[] | undefined)[];
@@ -29,6 +29,18 @@ export function getLogs(chain: Chain, param: unknown): unknown[] {
     collect(chain, header, filter, found);
     if (found.length > LOGS_MAX) throw new RpcError(rpcCode.server, `more than ${LOGS_MAX} logs match; ask for fewer blocks`);
   }
+  return found;
+}
+
+/** What a change of head brought and took away: logs of abandoned blocks come first, newest first, marked removed. */
+export function logsOfChange(chain: Chain, filter: LogFilter, change: BranchChange): unknown[] {
+  const found: unknown[] = [];
+  for (const header of change.abandoned) {
+    const gone: unknown[] = [];
+    if (mayMatch(filter, header)) collect(chain, header, filter, gone);
+    found.push(...gone.reverse().map((log) => ({ ...(log as object), removed: true })));
+  }
+  for (const header of change.adopted) if (mayMatch(filter, header)) collect(chain, header, filter, found);
   return found;
 }
 
@@ -53,7 +65,7 @@ function* headersOf(chain: Chain, request: Record<string, unknown>): Generator<H
   }
 }
 
-function readFilter(request: Record<string, unknown>): LogFilter {
+export function readFilter(request: Record<string, unknown>): LogFilter {
   const address = request["address"];
   const addresses = address === undefined || address === null ? [] : Array.isArray(address) ? address : [address];
   const topics = request["topics"] ?? [];

@@ -4,16 +4,20 @@ import { keccak, toHex } from "../bytes.js";
 import { ChainError } from "../errors.js";
 import { SUPPLY_WEI, RESERVE_ADDRESS } from "../genesis.js";
 import type { Block } from "../block/block.js";
+import { feeCap, type Transaction } from "../block/transaction.js";
 import type { Chain } from "../chain.js";
 import { roleName } from "../execution/block-run.js";
 import { subsidyMax } from "../consensus/rewards.js";
 import { canonicalPlace, findBlock, findHeader, needHeader } from "./blocks.js";
-import { estimateGas, ethCall } from "./calls.js";
+import { createAccessList, estimateGas, ethCall } from "./calls.js";
 import { RpcError, rpcCode } from "./errors.js";
 import { feeHistory, gasPrice, suggestTip } from "./fees.js";
+import { FilterBook } from "./filters.js";
 import { formatBlock, formatHeader, formatReceipt, formatTransaction, quantity, word } from "./format.js";
 import { getLogs } from "./logs.js";
 import { addressParam, bytesParam, countParam, hashParam, positionParam } from "./params.js";
+import { getProof } from "./proof.js";
+import { traceMethods } from "./trace.js";
 
 export interface RpcContext {
   /** Shown by web3_clientVersion. */
@@ -28,7 +32,10 @@ export type RpcMethod = (params: unknown[]) => unknown | Promise<unknown>;
 const CERTIFICATES_LISTED_MAX = 100;
 
 export function createMethods(chain: Chain, context: RpcContext): Record<string, RpcMethod> {
-  return { ...chainMethods(chain, context), ...stateMethods(chain), ...blockMethods(chain), ...transactionMethods(chain), ...tesraMethods(chain) };
+  return {
+    ...chainMethods(chain, context), ...stateMethods(chain), ...blockMethods(chain), ...transactionMethods(chain), ...poolMethods(chain),
+    ...new FilterBook(chain).methods(), ...traceMethods(chain), ...tesraMethods(chain),
+  };
 }
 
 function chainMethods(chain: Chain, context: RpcContext): Record<string, RpcMethod> {
@@ -66,7 +73,9 @@ function stateMethods(chain: Chain): Record<string, RpcMethod> {
     eth_getStorageAt: async ([address, position, block]) =>
       word(await chain.stateAt(needHeader(chain, block)).manager
         .getStorage(new Address(addressParam(address, "address")), positionParam(position, "position"))),
-    eth_call: ([call, block]) => ethCall(chain, call, needHeader(chain, block)),
+    eth_getProof: ([address, slots, block]) => getProof(chain, address, slots, needHeader(chain, block)),
+    eth_call: ([call, block, overrides]) => ethCall(chain, call, needHeader(chain, block), overrides),
+    eth_createAccessList: ([call, block]) => createAccessList(chain, call, needHeader(chain, block)),
     eth_estimateGas: async ([call, block]) => quantity(await estimateGas(chain, call, needHeader(chain, block))),
   };
 }
@@ -95,6 +104,7 @@ function blockMethods(chain: Chain): Record<string, RpcMethod> {
     eth_getBlockByNumber: getBlock,
     eth_getBlockByHash: byHash(getBlock),
     eth_getHeaderByNumber: ([id]) => { const header = findHeader(chain, id); return header ? formatHeader(header) : null; },
+    eth_getHeaderByHash: ([hash]) => { const header = chain.index.header(hashParam(hash, "block hash")); return header ? formatHeader(header) : null; },
     eth_getBlockTransactionCountByNumber: countIn,
     eth_getBlockTransactionCountByHash: byHash(countIn),
     eth_getTransactionByBlockNumberAndIndex: inBlock,
@@ -127,7 +137,30 @@ function transactionMethods(chain: Chain): Record<string, RpcMethod> {
       const place = canonicalPlace(chain, hashParam(hash, "transaction hash"));
       return place ? receiptsOf(chain, place.block)[place.index] : null;
     },
-    txpool_status: () => ({ pending: quantity(chain.mempool.size), queued: "0x0" }),
+  };
+}
+
+/** geth's txpool: pending = the next block may hold it, queued = a nonce before it is missing. */
+function poolMethods(chain: Chain): Record<string, RpcMethod> {
+  const content = async (show: (transaction: Transaction) => unknown) => {
+    const pool: Record<"pending" | "queued", Record<string, Record<string, unknown>>> = { pending: {}, queued: {} };
+    for (const transaction of chain.mempool.transactions()) {
+      const { nonce } = await chain.account(transaction.sender);
+      const isNext = transaction.tx.nonce < chain.mempool.pendingNonce(transaction.senderKey, nonce);
+      ((pool[isNext ? "pending" : "queued"][toHex(transaction.sender)] ??= {}))[String(transaction.tx.nonce)] = show(transaction);
+    }
+    return pool;
+  };
+  const inspect = ({ tx }: Transaction): string =>
+    `${tx.to ? tx.to.toString() : "contract creation"}: ${tx.value} wei + ${tx.gasLimit} gas × ${feeCap(tx)} wei`;
+  return {
+    txpool_status: async () => {
+      const { pending, queued } = await content(() => true);
+      const count = (side: Record<string, object>) => quantity(Object.values(side).reduce((sum, own) => sum + Object.keys(own).length, 0));
+      return { pending: count(pending), queued: count(queued) };
+    },
+    txpool_content: () => content((transaction) => formatTransaction(transaction)),
+    txpool_inspect: () => content(inspect),
   };
 }
 
