@@ -14,6 +14,7 @@ import { nextBaseFee } from "./consensus/base-fee.js";
 import { branchChange, branchWrites, type BranchChange } from "./consensus/branches.js";
 import { CertificateChecker, createCertificateVerifier, type AcceptedCertificate, type CertificateVerifier } from "./consensus/certificates.js";
 import { blockWeight, nextPowTarget } from "./consensus/difficulty.js";
+import { EquivocationWatch, type Equivocation } from "./consensus/equivocation.js";
 import { nextModifier, slotAt, stepAt, timestampOf, type Staker } from "./consensus/leader.js";
 import { Lottery, type LotteryKeys } from "./consensus/lottery.js";
 import { OrphanPool } from "./consensus/orphans.js";
@@ -70,7 +71,8 @@ export type ChainEvent =
   | { type: "head"; header: Header; block: Block; outcome: Outcome }
   | { type: "reorg"; from: Header; to: Header; common: Header; depth: number }
   | { type: "transaction"; hash: Uint8Array; raw: Uint8Array }
-  | { type: "certificate"; encoded: Uint8Array };
+  | { type: "certificate"; encoded: Uint8Array }
+  | { type: "equivocation"; evidence: Equivocation };
 
 export interface Failure {
   error: { code: string; message: string };
@@ -91,6 +93,7 @@ export class Chain {
   private readonly executor: Executor;
   private readonly checker: CertificateChecker;
   private readonly orphans = new OrphanPool();
+  private readonly equivocations: EquivocationWatch;
   private readonly serial = new Serial();
   private readonly listeners = new Set<(event: ChainEvent) => void>();
   private readonly rejected = new Map<string, { code: string; reason: string }>();
@@ -106,6 +109,7 @@ export class Chain {
     this.isDurable = options.isDurable ?? true;
     const common = createRules(options.genesis.chainId);
     this.index = new BlockIndex(options.store);
+    this.equivocations = new EquivocationWatch(this.index, options.genesis.consensus.reorganisationBlocksMax);
     this.decoder = new TransactionDecoder(common);
     this.executor = new Executor({ store: options.store, common });
     this.mempool = new Mempool({ gasLimit: BigInt(options.genesis.consensus.gasLimit) });
@@ -372,6 +376,8 @@ export class Chain {
     }
     try {
       checkClaim(block, this.genesis, nowMs);
+      const evidence = this.equivocations.note(header, this.current);
+      if (evidence) this.emit({ type: "equivocation", evidence });
       const parent = this.index.header(header.parentHash);
       if (!parent) return this.keepOrphan(block);
       if (this.current.number - parent.number > this.genesis.consensus.reorganisationBlocksMax) {

@@ -4,7 +4,9 @@ export {
 } from "./chain.js";
 export { ChainError, StoreError } from "./errors.js";
 export { decodeBlock, encodeBlock, type Block } from "./block/block.js";
-export { decodeHeader, encodeHeader, type Header } from "./block/header.js";
+export { decodeHeader, encodeHeader, signedFields, type Header } from "./block/header.js";
+export { toHex } from "./bytes.js";
+export type { Equivocation } from "./consensus/equivocation.js";
 export type { Log, Outcome, Receipt } from "./block/receipt.js";
 export {
   checkGenesis, createDevnetGenesis, genesisConfigHash, mainnetConsensus, RESERVE_ADDRESS, SUPPLY_WEI,

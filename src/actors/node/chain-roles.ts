@@ -70,12 +70,17 @@ export async function composeMaster(parts: Parts, children: Children): Promise<R
 }
 
 export async function composePos(parts: Parts, children: Children): Promise<Role> {
-  const { config, now } = parts;
+  const { config, genesis, closers, now, log } = parts;
   if (!config.blsSecretKey) throw new NodeStartError("chain", "a pos node needs blsSecretKey in its config: 0x and 64 hex digits");
   const device = openComputeDevice(parts);
-  const { chain, gossip, rpcUrl } = await openChain(parts, device, children);
+  const { chain, gossip, jsonRpc, rpcUrl } = await openChain(parts, device, children);
   const keys = createProducer({ privateKey: hexToBytes(config.privateKey as Hex), blsSecretKey: hexToBytes(config.blsSecretKey as Hex) });
   const { producer } = await import("../pos/producer.js");
+  const { reportEquivocations } = await import("../pos/equivocation-reporter.js");
+  const transactor = new Transactor({ privateKey: config.privateKey as Hex, chainId: genesis.chainId }, {
+    rpc: (request) => jsonRpc.handle(request),
+  });
+  closers.push(reportEquivocations({ chain, transactor, log }));
   children.set("producer", producer({ chain, gossip, keys, now }));
   return { rpcUrl, isChainNode: true };
 }

@@ -57,6 +57,11 @@ function fieldList(fields: HeaderFields): Nested[] {
   ];
 }
 
+/** What a producer signed, as StakeRegistry.reportEquivocation takes it. */
+export function signedFields(header: Header): { fields: Uint8Array; signature: Uint8Array } {
+  return { fields: encodeRlp(fieldList(header)), signature: header.signature };
+}
+
 /** What the producer signs; the chain id keeps a signature from meaning anything on another network. */
 export function headerDigest(fields: HeaderFields, chainId: bigint): Uint8Array {
   return keccak(concat(utf8("TSR/header/1"), padTo(fromBigInt(chainId), 32), encodeRlp(fieldList(fields))));

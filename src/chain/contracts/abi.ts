@@ -6,6 +6,7 @@ import { parseAbi } from "viem";
 
 export const stakeRegistryAbi = parseAbi([
   "error AlreadyStaking()",
+  "error BadHeader()",
   "error BadBlsKey(uint256 keyBytes, uint256 proofBytes)",
   "error Barred(address owner)",
   "error BelowMinimum(uint256 minimum, uint256 actual)",
@@ -15,8 +16,10 @@ export const stakeRegistryAbi = parseAbi([
   "error InsufficientStake(uint256 wanted, uint256 bonded)",
   "error InvalidInitialization()",
   "error KeyTaken(address owner)",
+  "error NoEquivocation()",
   "error NotInitializing()",
   "error NotStaking(address owner)",
+  "error NothingToSlash(address owner)",
   "error NothingToWithdraw()",
   "error OnlySystem(address caller)",
   "error TooManyStakers()",
@@ -34,6 +37,7 @@ export const stakeRegistryAbi = parseAbi([
   "function keyOwner(bytes32 keyHash) view returns (address owner)",
   "function maturitySeconds() view returns (uint64)",
   "function minimumStake() view returns (uint256)",
+  "function reportEquivocation(bytes fieldsA, bytes signatureA, bytes fieldsB, bytes signatureB) returns (uint256 taken)",
   "function slash(address owner, uint256 amount, bytes32 reason) returns (uint256 taken)",
   "function stake(bytes blsPublicKey, bytes proofOfPossession) payable",
   "function stakeOf(address owner) view returns ((bytes blsPublicKey, bytes proofOfPossession, uint128 matured, uint128 pending, uint64 pendingMaturesAt, bool barred, (uint128 amount, uint64 releaseAt)[] unbonding))",

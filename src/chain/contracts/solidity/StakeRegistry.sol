@@ -4,6 +4,7 @@ pragma solidity 0.8.37;
 import {EnumerableSet} from "@openzeppelin/contracts/utils/structs/EnumerableSet.sol";
 import {Address} from "@openzeppelin/contracts/utils/Address.sol";
 import {Math} from "@openzeppelin/contracts/utils/math/Math.sol";
+import {SignedHeader} from "./SignedHeader.sol";
 import {MINING_RESERVE, SystemContract} from "./SystemContract.sol";
 
 /// Owns the pledges of the PoS nodes. Invariant: balance = bonded (matured and pending) + unbonding.
@@ -65,6 +66,8 @@ contract StakeRegistry is SystemContract {
     error TooManyUnbondings();
     error InsufficientStake(uint256 wanted, uint256 bonded);
     error NothingToWithdraw();
+    error NoEquivocation();
+    error NothingToSlash(address owner);
 
     event Staked(address indexed owner, uint256 amount, uint64 maturesAt, bytes blsPublicKey);
     event Unbonded(address indexed owner, uint256 amount, uint64 releaseAt);
@@ -136,9 +139,28 @@ contract StakeRegistry is SystemContract {
         Address.sendValue(payable(msg.sender), amount);
     }
 
-    /// Protocol only: forfeit up to `amount` (all of it for equivocation) to the mining reserve,
-    /// out of bonded coins first, then of coins that are leaving. Nothing left: barred for good.
+    /// Anybody may show two headers that one producer signed for one slot: it loses everything, coins that are
+    /// leaving included (white paper 4.3.3.1). Headers as SignedHeader takes them, in any order.
+    function reportEquivocation(
+        bytes calldata fieldsA,
+        bytes calldata signatureA,
+        bytes calldata fieldsB,
+        bytes calldata signatureB
+    ) external returns (uint256 taken) {
+        (address producer, uint64 slot, bytes32 digest) = SignedHeader.read(fieldsA, signatureA);
+        (address other, uint64 otherSlot, bytes32 otherDigest) = SignedHeader.read(fieldsB, signatureB);
+        if (producer != other || slot != otherSlot || digest == otherDigest) revert NoEquivocation();
+        taken = _slash(producer, type(uint256).max, "equivocation");
+        if (taken == 0) revert NothingToSlash(producer);
+    }
+
+    /// Protocol only: forfeit up to `amount` to the mining reserve, out of bonded coins first, then of coins that
+    /// are leaving. Nothing left: barred for good.
     function slash(address owner, uint256 amount, bytes32 reason) external onlySystem returns (uint256 taken) {
+        return _slash(owner, amount, reason);
+    }
+
+    function _slash(address owner, uint256 amount, bytes32 reason) private returns (uint256 taken) {
         Stake storage target = _stakes[owner];
         uint256 part = Math.min(amount, target.matured);
         target.matured -= uint128(part);
