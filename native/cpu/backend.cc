@@ -98,6 +98,7 @@ const Kernels* choose(int isa) {
 size_t scratch_of(const Context& cx, const tesra_op& op) {
   switch (op.kind) {
     case TESRA_OP_GEMM: return gemm_scratch(cx, op.u.gemm);
+    case TESRA_OP_BF16_GEMM: return bf16_gemm_scratch(cx, op.u.gemm);
     case TESRA_OP_EXACT_GEMM: return exact_gemm_scratch(cx, op.u.exact_gemm);
     case TESRA_OP_BIAS_GRAD: return bias_grad_scratch(op.u.bias_grad);
     case TESRA_OP_CONV2D: return conv_scratch(cx, op.u.conv);
@@ -140,6 +141,7 @@ int execute(const Context& cx, const tesra_op& op, float* scratch, tesra_error* 
   const tesra_map& m = op.u.map;
   switch (op.kind) {
     case TESRA_OP_GEMM: gemm(cx, op.u.gemm, scratch); break;
+    case TESRA_OP_BF16_GEMM: bf16_gemm(cx, op.u.gemm, scratch); break;
     case TESRA_OP_EXACT_GEMM: exact_gemm(cx, op.u.exact_gemm, scratch); break;
     case TESRA_OP_BIAS_GRAD: bias_grad(cx, op.u.bias_grad, scratch); break;
     case TESRA_OP_RELU:

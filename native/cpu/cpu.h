@@ -55,6 +55,8 @@ void parallel_ranges(const Context& cx, int64_t n, int64_t grain, const F& body)
 
 size_t gemm_scratch(const Context& cx, const tesra_gemm& g);
 void gemm(const Context& cx, const tesra_gemm& g, float* scratch);
+size_t bf16_gemm_scratch(const Context& cx, const tesra_gemm& g);
+void bf16_gemm(const Context& cx, const tesra_gemm& g, float* scratch);
 size_t exact_gemm_scratch(const Context& cx, const tesra_exact_gemm& e);
 void exact_gemm(const Context& cx, const tesra_exact_gemm& e, float* scratch);
 size_t bias_grad_scratch(const tesra_bias_grad& b);

@@ -218,6 +218,29 @@ void gemm(const Context& cx, const tesra_gemm& g, float* scratch) {
   else few_rows(cx, job, scratch);
 }
 
+// Operands rounded to bf16 as floats, then the fp32 product: their products are exact in fp32.
+size_t bf16_gemm_scratch(const Context& cx, const tesra_gemm& g) {
+  const int64_t a = round_up(int64_t{g.m} * g.k, 16), b = round_up(int64_t{g.k} * g.n, 16);
+  return gemm_scratch(cx, g) + static_cast<size_t>(a + b);
+}
+
+void bf16_gemm(const Context& cx, const tesra_gemm& g, float* scratch) {
+  const int64_t a = int64_t{g.m} * g.k, b = int64_t{g.k} * g.n;
+  float* const rounded_a = scratch + gemm_scratch(cx, g);
+  float* const rounded_b = rounded_a + round_up(a, 16);
+  const auto round = [&](const float* from, float* to, int64_t n) {
+    parallel_ranges(cx, n, 16384, [&](int64_t i, int64_t e) {
+      cx.kernels->round_bf16(from + i, to + i, e - i);
+    });
+  };
+  round(g.a, rounded_a, a);
+  round(g.b, rounded_b, b);
+  tesra_gemm plain = g;
+  plain.a = rounded_a;
+  plain.b = rounded_b;
+  gemm(cx, plain, scratch);
+}
+
 size_t bias_grad_scratch(const tesra_bias_grad& b) {
   return static_cast<size_t>(ceil_div(b.m, TESRA_ROW_CHUNK) * b.n);
 }

@@ -138,6 +138,7 @@ struct Kernels {
   void (*relu_grad)(const float* dy, const float* y, float* out, int64_t n);
   void (*add)(const float* x, const float* y, float* out, int64_t n);
   void (*scale)(const float* x, float* out, int64_t n, float alpha, float beta);
+  void (*round_bf16)(const float* x, float* out, int64_t n);  // bf16.h, as floats
   void (*u8_to_f32)(const uint8_t* x, float* out, int64_t n, float scale, float shift);
   bool (*finite)(const float* x, int64_t n);
   void (*divide)(float* x, int64_t n, float by);

@@ -86,6 +86,10 @@ int enter(tesra_device* device, tesra_error* error) {
     if (const int code_ = enter(device, error)) return code_; \
   } while (0)
 
+Launch launchOn(const tesra_device* device, void* scratch) {
+  return Launch{device->stream, device->sm, device->multiprocessors, scratch};
+}
+
 void closeDevice(tesra_device* device) {
   if (!device) return;
   cudaSetDevice(device->index);
@@ -212,9 +216,7 @@ int record(tesra_device* device, tesra_plan* plan, const tesra_op* ops, size_t c
   cudaError_t status = cudaSuccess;
   size_t at = 0;
   for (; at < count && status == cudaSuccess; at++) {
-    const Launch launch{device->stream, device->multiprocessors,
-                        static_cast<char*>(plan->scratch) + offsets[at]};
-    status = launchOp(launch, ops[at]);
+    status = launchOp(launchOn(device, static_cast<char*>(plan->scratch) + offsets[at]), ops[at]);
   }
   const cudaError_t ended = cudaStreamEndCapture(device->stream, &plan->graph);
   if (status != cudaSuccess) {
@@ -255,9 +257,8 @@ int runOp(tesra_device* device, const tesra_op* op, tesra_error* error) {
   if (size)
     TESRA_TRY("clearing scratch",
               cudaMemsetAsync(device->scratch.as<void>(), 0, size, device->stream));
-  TESRA_TRY(
-      "starting an operation",
-      launchOp(Launch{device->stream, device->multiprocessors, device->scratch.as<void>()}, *op));
+  TESRA_TRY("starting an operation",
+            launchOp(launchOn(device, device->scratch.as<void>()), *op));
   return synchronise(device, error);
 }
 
@@ -301,7 +302,7 @@ int int8Gemm(tesra_device* device, const tesra_int8_gemm* args, tesra_error* err
   TESRA_TRY("copying B", copyRows(device->stream, device->b, args->bt, args->n, args->k, pitch));
   TESRA_TRY("allocating C", device->c.reserve(size));
   TESRA_TRY("multiplying",
-            launchInt8Gemm(device->stream, device->a.as<int8_t>(), device->b.as<int8_t>(),
+            launchInt8Gemm(launchOn(device, nullptr), device->a.as<int8_t>(), device->b.as<int8_t>(),
                            device->c.as<int32_t>(), args->m, args->n,
                            static_cast<int>(pitch), static_cast<int>(pitch)));
   TESRA_TRY("copying from the GPU", cudaMemcpyAsync(args->c, device->c.as<void>(), size,

@@ -6,6 +6,7 @@ namespace tesra::cuda {
 size_t scratchBytes(const tesra_op& op, int multiprocessors) {
   switch (op.kind) {
     case TESRA_OP_GEMM: return gemmScratch(op.u.gemm, multiprocessors);
+    case TESRA_OP_BF16_GEMM: return bf16GemmScratch(op.u.gemm, multiprocessors);
     case TESRA_OP_EXACT_GEMM: return exactGemmScratch(op.u.exact_gemm, multiprocessors);
     case TESRA_OP_BIAS_GRAD: return biasGradScratch(op.u.bias_grad);
     case TESRA_OP_CONV2D:
@@ -28,6 +29,7 @@ size_t scratchBytes(const tesra_op& op, int multiprocessors) {
 cudaError_t launchOp(const Launch& launch, const tesra_op& op) {
   switch (op.kind) {
     case TESRA_OP_GEMM: return launchGemm(launch, op.u.gemm);
+    case TESRA_OP_BF16_GEMM: return launchBf16Gemm(launch, op.u.gemm);
     case TESRA_OP_EXACT_GEMM: return launchExactGemm(launch, op.u.exact_gemm);
     case TESRA_OP_BIAS_GRAD: return launchBiasGrad(launch, op.u.bias_grad);
     case TESRA_OP_RELU:

@@ -1,5 +1,5 @@
 // Owns exact-int on the GPU: cutting operands into int8 slices, and the join of the slices' products
-// to fp32. The products are pow.cu's, on tensor cores. Invariant: exact.h, bit for bit.
+// to fp32. The products are tensor-product.h's. Invariant: exact.h, bit for bit.
 //
 // A run (a row of op(A), a column of op(B)) holds its slices one after another, `slice` bytes each:
 // A's first to last, B's last to first. The products of one order are then one product over a longer
@@ -156,7 +156,7 @@ cudaError_t launchExactGemm(const Launch& launch, const tesra_exact_gemm& op) {
     TESRA_LAUNCH(cutRuns, gridFor(g.n, 1), kThreads, 0, launch.stream, cutB);
     cudaError_t error = cudaGetLastError();
     for (int order = 0; order < op.slices && error == cudaSuccess; order++)
-      error = launchInt8Gemm(launch.stream, a, b + (op.slices - 1 - order) * at.slice,
+      error = launchInt8Gemm(launch, a, b + (op.slices - 1 - order) * at.slice,
                              sums + order * cells, g.m, g.n, (order + 1) * at.slice, run);
     if (error != cudaSuccess) return error;
     const bool last = k0 + depth == g.k;

@@ -17,8 +17,7 @@ __global__ void join(Epilogue e, int chunks) {
       const float sum = e.partial[chunk * cells + i];
       value = chunk == 0 && !e.accumulate ? sum : __fadd_rn(value, sum);
     }
-    if (e.bias) value = __fadd_rn(value, e.bias[i % e.n]);
-    e.c[i] = e.relu ? tesra_relu(value) : value;
+    e.c[i] = finished(e, value, static_cast<int>(i % e.n));
   }
 }
 

@@ -108,7 +108,7 @@ __device__ __forceinline__ void releaseRegisters() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;\n" ::"n"(kCount));
 }
 
-// A tile of 64 rows of 128 bytes, swizzled by 128 bytes: groups of eight rows lie 1024 bytes apart.
+// A tile of rows of 128 bytes, swizzled by 128 bytes: groups of eight rows lie 1024 bytes apart.
 // 32 bytes of k more are 2 more in the address field.
 __device__ __forceinline__ uint64_t sharedDescriptor(const void* tile) {
   const uint64_t address = (sharedAddress(tile) & 0x3ffff) >> 4;
@@ -121,30 +121,65 @@ __device__ __forceinline__ void wgmmaFence() {
 __device__ __forceinline__ void wgmmaCommit() {
   asm volatile("wgmma.commit_group.sync.aligned;\n" ::: "memory");
 }
+// Until at most kPending of the committed groups are under way.
+template <int kPending>
 __device__ __forceinline__ void wgmmaWait() {
-  asm volatile("wgmma.wait_group.sync.aligned 0;\n" ::: "memory");
+  asm volatile("wgmma.wait_group.sync.aligned %0;\n" ::"n"(kPending) : "memory");
 }
 // Sums are written behind the compiler's back until the wait: it may neither move nor copy them
 // across this.
-__device__ __forceinline__ void holdSums(int32_t (&d)[32]) {
-  TESRA_FOR(i, 32) asm volatile("" : "+r"(d[i])::"memory");
+template <int kCount>
+__device__ __forceinline__ void holdSums(int32_t (&d)[kCount]) {
+  TESRA_FOR(i, kCount) asm volatile("" : "+r"(d[i])::"memory");
 }
-// d (64 x 64 int32 of a warpgroup) += a (64 x 32 int8, K-major) * b (64 x 32 int8, K-major)
-// transposed, wrapping. Lane l of warp w holds row 16w + l/4 + 8 (i/2 % 2), column 8 (i/4) + 2
-// (l%4) + i%2 in d[i].
-__device__ __forceinline__ void wgmma64(int32_t (&d)[32], uint64_t a, uint64_t b) {
-  asm volatile(
-      "wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
-      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, "
-      "%32, %33, 1;\n"
-      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3]), "+r"(d[4]), "+r"(d[5]),
-        "+r"(d[6]), "+r"(d[7]), "+r"(d[8]), "+r"(d[9]), "+r"(d[10]), "+r"(d[11]),
-        "+r"(d[12]), "+r"(d[13]), "+r"(d[14]), "+r"(d[15]), "+r"(d[16]), "+r"(d[17]),
-        "+r"(d[18]), "+r"(d[19]), "+r"(d[20]), "+r"(d[21]), "+r"(d[22]), "+r"(d[23]),
-        "+r"(d[24]), "+r"(d[25]), "+r"(d[26]), "+r"(d[27]), "+r"(d[28]), "+r"(d[29]),
-        "+r"(d[30]), "+r"(d[31])
-      : "l"(a), "l"(b));
+template <int kCount>
+__device__ __forceinline__ void holdSums(float (&d)[kCount]) {
+  TESRA_FOR(i, kCount) asm volatile("" : "+f"(d[i])::"memory");
+}
+
+// The operands of an asm statement that are sums, and their names in its text.
+#define TESRA_SUMS_4(as, d, i) as(d[i]), as(d[i + 1]), as(d[i + 2]), as(d[i + 3])
+#define TESRA_SUMS_16(as, d, i)                                                   \
+  TESRA_SUMS_4(as, d, i), TESRA_SUMS_4(as, d, i + 4), TESRA_SUMS_4(as, d, i + 8), \
+      TESRA_SUMS_4(as, d, i + 12)
+#define TESRA_SUMS_32(as, d, i) TESRA_SUMS_16(as, d, i), TESRA_SUMS_16(as, d, i + 16)
+#define TESRA_SUMS_128(as, d)                                                  \
+  TESRA_SUMS_32(as, d, 0), TESRA_SUMS_32(as, d, 32), TESRA_SUMS_32(as, d, 64), \
+      TESRA_SUMS_32(as, d, 96)
+#define TESRA_NAMES_32 \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, " \
+  "%17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define TESRA_NAMES_128 \
+  "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, " \
+  "%17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, " \
+  "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, " \
+  "%47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, " \
+  "%62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, " \
+  "%77, %78, %79, %80, %81, %82, %83, %84, %85, %86, %87, %88, %89, %90, %91, " \
+  "%92, %93, %94, %95, %96, %97, %98, %99, %100, %101, %102, %103, %104, %105, " \
+  "%106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, " \
+  "%119, %120, %121, %122, %123, %124, %125, %126, %127"
+
+// d (64 rows of 2 kCount sums, of a warpgroup) += a (64 rows of 32 bytes) * b (2 kCount rows of 32
+// bytes) transposed, both K-major: int8 into wrapping int32, or bf16 into fp32. Lane l of warp w
+// holds row 16w + l/4 + 8 (i/2 % 2), column 8 (i/4) + 2 (l%4) + i%2 in d[i].
+__device__ __forceinline__ void wgmma(int32_t (&d)[32], uint64_t a, uint64_t b) {
+  asm volatile("wgmma.mma_async.sync.aligned.m64n64k32.s32.s8.s8 {" TESRA_NAMES_32
+               "}, %32, %33, 1;\n"
+               : TESRA_SUMS_32("+r", d, 0)
+               : "l"(a), "l"(b));
+}
+__device__ __forceinline__ void wgmma(int32_t (&d)[128], uint64_t a, uint64_t b) {
+  asm volatile("wgmma.mma_async.sync.aligned.m64n256k32.s32.s8.s8 {" TESRA_NAMES_128
+               "}, %128, %129, 1;\n"
+               : TESRA_SUMS_128("+r", d)
+               : "l"(a), "l"(b));
+}
+__device__ __forceinline__ void wgmma(float (&d)[128], uint64_t a, uint64_t b) {
+  asm volatile("wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 {" TESRA_NAMES_128
+               "}, %128, %129, 1, 1, 1, 0, 0;\n"
+               : TESRA_SUMS_128("+f", d)
+               : "l"(a), "l"(b));
 }
 #endif
 

@@ -1,5 +1,5 @@
 // Owns the few machine instructions that the kernels use by hand: asynchronous copies to shared
-// memory, matrix loads, the int8 matrix multiply-accumulate, and the launch syntax. Invariant:
+// memory, matrix loads, the matrix multiply-adds of int8 and bf16, and the launch syntax. Invariant:
 // kernels reach the hardware's own instructions through this file alone, so that the emulator
 // (emulator/) can run every kernel on a machine without a GPU.
 #pragma once
@@ -66,6 +66,15 @@ __device__ __forceinline__ void multiplyAdd(int32_t (&d)[4], const uint32_t (&a)
       "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};\n"
       : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+// d (16 x 8 fp32) += a (16 x 16 bf16) * b (16 x 8 bf16), whose bytes lie as int8's do.
+__device__ __forceinline__ void multiplyAdd(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                            uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+      "{%0,%1,%2,%3};\n"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 

@@ -10,7 +10,7 @@ namespace tesra::cuda {
 
 struct Launch {
   cudaStream_t stream;
-  int multiprocessors;
+  int sm, multiprocessors;
   void*
       scratch;  // scratchBytes(op, multiprocessors) bytes, zeroed when allocated, 256-byte aligned
 };
@@ -22,6 +22,8 @@ cudaError_t launchOp(const Launch& launch, const tesra_op& op);
 
 size_t gemmScratch(const tesra_gemm& op, int multiprocessors);
 cudaError_t launchGemm(const Launch& launch, const tesra_gemm& op);
+size_t bf16GemmScratch(const tesra_gemm& op, int multiprocessors);
+cudaError_t launchBf16Gemm(const Launch& launch, const tesra_gemm& op);
 size_t exactGemmScratch(const tesra_exact_gemm& op, int multiprocessors);
 cudaError_t launchExactGemm(const Launch& launch, const tesra_exact_gemm& op);
 size_t biasGradScratch(const tesra_bias_grad& op);
@@ -73,7 +75,7 @@ cudaError_t launchBlake3(cudaStream_t stream, const uint8_t* data, size_t size,
 
 // Device pointers, 16-byte aligned; k a multiple of 64, `pitch` bytes between rows of both operands,
 // a multiple of 16.
-cudaError_t launchInt8Gemm(cudaStream_t stream, const int8_t* a, const int8_t* bt, int32_t* c,
+cudaError_t launchInt8Gemm(const Launch& launch, const int8_t* a, const int8_t* bt, int32_t* c,
                            int m, int n, int k, int pitch);
 // Rows [0, rows) of challenge matrix 0 or 1 (pow.h), rows x k at `out`.
 cudaError_t launchChallengeRows(cudaStream_t stream, const uint8_t seed[32], uint32_t matrix,

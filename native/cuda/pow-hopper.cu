@@ -1,17 +1,14 @@
 // Owns Hopper's form (sm_90a) of the CryptoRight-M scan: operands by TMA, products by wgmma, one
 // warp that copies and two warpgroups that multiply. Bits as pow.cu's. Not yet run on a GPU: the
-// emulator has run it, and scanOnHopper() asks for TESRA_HOPPER=1 until a GPU has.
+// emulator has run it, and onHopper() asks for TESRA_HOPPER=1 until a GPU has.
 //
 // A block computes 256 x 128 cells; a warpgroup 256 x 64 of them as four m64n64k32 products. In
 // such a product warp w of the warpgroup holds rows 16w .. 16w+15, so the four warps are given rows
 // of four different lottery blocks: row 16w + r of product q is row 64w + 16q + r of the block. A
 // lane's 4 x 32 sums are then exactly one lottery tile, and its transcript never leaves the lane,
 // as in mma-geometry.h.
-#include "hopper.h"
-
-#include <cstdlib>
-
 #include "scan.h"
+#include "stage-ring.h"
 
 namespace tesra::cuda {
 namespace {
@@ -20,25 +17,15 @@ constexpr int kProducts = 4;
 constexpr int kBlockRows = 64 * kProducts;
 constexpr int kConsumers = 2;  // warpgroups that multiply, 64 columns each
 constexpr int kBlockColumns = 64 * kConsumers;
-constexpr int kWarpgroup = 128;
 constexpr int kThreads = kWarpgroup * (1 + kConsumers);
-// A stage is one chunk of the transcript: 128 bytes of k, the width of the swizzle. 48 KiB, of
-// which four and the transcripts fill 208 of a multiprocessor's 227 KiB.
-constexpr int kStageK = 128;
-constexpr int kTileBytes = 64 * kStageK;
-constexpr int kStageBytes = (kProducts + kConsumers) * kTileBytes;
-constexpr int kStages = 4;
+// Four stages of 48 KiB and the transcripts fill 208 of a multiprocessor's 227 KiB.
+using Ring = StageRing<4, kBlockRows + kBlockColumns, kConsumers>;
+constexpr int kTileBytes = 64 * kStageDepth;
 constexpr int kTranscriptBytes = mma::kTranscriptWords * kWarpgroup * kConsumers * 4;
-// Registers a thread: 65,536 for 128 that copy and 256 that multiply; the sums alone are 128.
-constexpr int kCopyRegisters = 40;
-constexpr int kMultiplyRegisters = 232;
-static_assert(kStageK == TESRA_CRM_CHUNK, "a stage ends a chunk");
-static_assert(kWarpgroup * (kCopyRegisters + kConsumers * kMultiplyRegisters) <= 65536,
-              "one register file");
+static_assert(kStageDepth == TESRA_CRM_CHUNK, "a stage ends a chunk");
 
-// Dynamic shared memory starts at a multiple of 1024, which the swizzle counts from.
-constexpr int kBarriersAt = kStages * kStageBytes + kTranscriptBytes;
-constexpr int kSharedBytes = kBarriersAt + 2 * kStages * 8 + 1024;
+constexpr int kBarriersAt = Ring::kTileBytes + kTranscriptBytes;
+constexpr int kSharedBytes = kBarriersAt + Ring::kBarrierBytes + 1024;  // 1024: the ring's alignment
 static_assert(kSharedBytes <= 227 * 1024, "fits a Hopper multiprocessor");
 
 __global__ void __launch_bounds__(kThreads, 1)
@@ -47,38 +34,27 @@ __global__ void __launch_bounds__(kThreads, 1)
 #if TESRA_HOPPER_CODE
   TESRA_DYNAMIC_SHARED(raw);
   unsigned char* const shared = alignShared1024(raw);
-  uint32_t* const transcript = reinterpret_cast<uint32_t*>(shared + kStages * kStageBytes);
-  Barrier* const full = reinterpret_cast<Barrier*>(shared + kBarriersAt);
-  Barrier* const empty = full + kStages;
+  uint32_t* const transcript = reinterpret_cast<uint32_t*>(shared + Ring::kTileBytes);
+  const Ring ring{shared, reinterpret_cast<Barrier*>(shared + kBarriersAt)};
 
   const int thread = threadIdx.x, lane = thread % 32;
   const int warpgroup = thread / kWarpgroup, warp = thread % kWarpgroup / 32;
   const mma::BlockAt block = mma::blockAt(static_cast<int>(blockIdx.x), blocksM, blocksN);
-  const int stages = k / kStageK;
+  const int stages = k / kStageDepth;
 
-  if (thread == 0) {
-    for (int s = 0; s < kStages; s++) {
-      barrierInit(&full[s], 1);                // the copying thread, and the bytes it expects
-      barrierInit(&empty[s], 4 * kConsumers);  // a lane of every multiplying warp
-    }
-    barrierInitFence();
-  }
+  if (thread == 0) ring.init();
   __syncthreads();
 
   if (warpgroup == kConsumers) {
     releaseRegisters<kCopyRegisters>();
     if (warp != 0 || lane != 0) return;
     for (int s = 0; s < stages; s++) {
-      const int slot = s % kStages, turn = s / kStages;
-      // The first turn finds every slot empty: a fresh barrier's previous phase counts as ended.
-      barrierWait(&empty[slot], (turn + 1) & 1);
-      barrierExpect(&full[slot], kStageBytes);
-      unsigned char* const at = shared + slot * kStageBytes;
+      unsigned char* const to = ring.claim(s);
       for (int q = 0; q < kProducts; q++)
-        copyTensor4(at + q * kTileBytes, a, &full[slot], s * kStageK, 0, q, block.row * kProducts);
-      for (int c = 0; c < kConsumers; c++)
-        copyTensor2(at + (kProducts + c) * kTileBytes, bt, &full[slot], s * kStageK,
-                    block.column * kBlockColumns + 64 * c);
+        copyTensor4(to + q * kTileBytes, a, ring.full(s), s * kStageDepth, 0, q,
+                    block.row * kProducts);
+      copyTensor2(to + kProducts * kTileBytes, bt, ring.full(s), s * kStageDepth,
+                  block.column * kBlockColumns);
     }
     return;
   }
@@ -91,21 +67,19 @@ __global__ void __launch_bounds__(kThreads, 1)
     TESRA_FOR(i, 32) sum[q][i] = 0;
   TESRA_NO_UNROLL
   for (int s = 0; s < stages; s++) {
-    const int slot = s % kStages;
-    barrierWait(&full[slot], s / kStages & 1);
-    const unsigned char* const at = shared + slot * kStageBytes;
+    const unsigned char* const at = ring.await(s);
     const uint64_t b = sharedDescriptor(at + (kProducts + warpgroup) * kTileBytes);
     TESRA_FOR(q, kProducts)
       holdSums(sum[q]);
     wgmmaFence();
-    TESRA_FOR(step, kStageK / 32)
+    TESRA_FOR(step, kStageDepth / 32)
       TESRA_FOR(q, kProducts)
-        wgmma64(sum[q], sharedDescriptor(at + q * kTileBytes) + 2 * step, b + 2 * step);
+        wgmma(sum[q], sharedDescriptor(at + q * kTileBytes) + 2 * step, b + 2 * step);
     wgmmaCommit();
-    wgmmaWait();
+    wgmmaWait<0>();
     TESRA_FOR(q, kProducts)
       holdSums(sum[q]);
-    if (lane == 0) barrierArrive(&empty[slot]);
+    if (lane == 0) ring.free(s);
     uint32_t x = 0;
     TESRA_FOR(q, kProducts)
       TESRA_FOR(i, 32) x ^= static_cast<uint32_t>(sum[q][i]);
@@ -124,12 +98,6 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 }  // namespace
 
-bool scanOnHopper(int sm) {
-  // Set until a GPU has compared it with the CPU (bench/gpu/run.sh does, with the variable set).
-  const char* wanted = std::getenv("TESRA_HOPPER");
-  return sm == 90 && wanted && *wanted == '1';
-}
-
 cudaError_t launchScanHopper(cudaStream_t stream, const int8_t* a, const int8_t* bt, int m, int n,
                              int k, const ScanArguments& scan) {
   TensorMap mapA, mapB;
@@ -137,10 +105,10 @@ cudaError_t launchScanHopper(cudaStream_t stream, const int8_t* a, const int8_t*
   const uint64_t pitch = static_cast<uint64_t>(k);
   const uint64_t sizeA[4] = {pitch, 16, 4, static_cast<uint64_t>(m / 64)};
   const uint64_t strideA[3] = {pitch, 16 * pitch, 64 * pitch};
-  const uint32_t boxA[4] = {kStageK, 16, 1, kProducts};
+  const uint32_t boxA[4] = {kStageDepth, 16, 1, kProducts};
   const uint64_t sizeB[2] = {pitch, static_cast<uint64_t>(n)};
   const uint64_t strideB[1] = {pitch};
-  const uint32_t boxB[2] = {kStageK, 64};
+  const uint32_t boxB[2] = {kStageDepth, kBlockColumns};
   cudaError_t error = makeTensorMap(&mapA, a, 4, sizeA, strideA, boxA);
   if (error == cudaSuccess) error = makeTensorMap(&mapB, bt, 2, sizeB, strideB, boxB);
   auto* kernel = scanHopper;

@@ -40,6 +40,11 @@ struct Epilogue {
   int m, n, k;
   bool relu, accumulate;
 };
+// What gemm.h makes of a finished sum.
+__device__ __forceinline__ float finished(const Epilogue& e, float sum, int column) {
+  if (e.bias) sum = __fadd_rn(sum, e.bias[column]);
+  return e.relu ? tesra_relu(sum) : sum;
+}
 
 // Division by a constant as one multiplication (Granlund and Montgomery 1994), exact for 0 <= x <
 // 2^31.
@@ -249,9 +254,7 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocksPerMultiprocessor)
     });
   } else {
     outputs([&](int row, int column, int i, int j, int r, int c) {
-      float value = total[i][j][r][c];
-      if (e.bias) value = __fadd_rn(value, e.bias[column]);
-      e.c[static_cast<int64_t>(row) * e.n + column] = e.relu ? tesra_relu(value) : value;
+      e.c[static_cast<int64_t>(row) * e.n + column] = finished(e, total[i][j][r][c], column);
     });
   }
 }

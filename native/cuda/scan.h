@@ -36,7 +36,6 @@ __device__ __forceinline__ void reportTicket(const ScanArguments& scan, uint32_t
 }
 
 // pow-hopper.cu
-bool scanOnHopper(int sm);
 cudaError_t launchScanHopper(cudaStream_t stream, const int8_t* a, const int8_t* bt, int m, int n,
                              int k, const ScanArguments& scan);
 

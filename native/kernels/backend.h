@@ -5,6 +5,7 @@
 #pragma once
 #include "activation.h"
 #include "attention.h"
+#include "bf16.h"
 #include "cn2.h"
 #include "compression.h"
 #include "conv.h"
@@ -72,13 +73,14 @@ enum tesra_op_kind {
   TESRA_OP_GLOBAL_NORM,
   TESRA_OP_CLIP,
   TESRA_OP_FILL,
+  TESRA_OP_BF16_GEMM,
 };
 
 // All pointers inside are device pointers (CPU: plain memory).
 typedef struct tesra_op {
   int32_t kind;
   union {
-    tesra_gemm gemm;
+    tesra_gemm gemm;  // GEMM, BF16_GEMM
     tesra_exact_gemm exact_gemm;
     tesra_bias_grad bias_grad;
     tesra_map map;  // RELU, ADD, SCALE, GELU, GELU_TANH, SILU and the gradients

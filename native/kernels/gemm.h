@@ -1,5 +1,6 @@
 // Owns: fp32 matrix product and the bias gradient.
-// Invariant: see "Fixed orders" in exact-math.h; the same bits on every ISA and device.
+// Invariant: see "Fixed orders" in exact-math.h; the same bits on every ISA and device, but for
+// BF16_GEMM.
 #pragma once
 #include "exact-math.h"
 
@@ -12,6 +13,9 @@ extern "C" {
 // For each output, with c0, c1, ... the chunk sums over TESRA_K_CHUNK:
 //   s = accumulate ? C + c0 : c0;  s = s + c1; ...
 //   s = s + bias[column] when bias;  C = relu ? tesra_relu(s) : s.
+// BF16_GEMM: op(A) and op(B) rounded to bf16 (bf16.h), their products exact, sums in fp32 in an
+// order of the device's own, then accumulate, bias and relu as above. Fast on tensor cores, and NOT
+// the same bits on every device: each output is within about k 2^-23 sum |a b| of the exact sum.
 // k = 0: s = accumulate ? C : +0.  m = 0 or n = 0: nothing is done.
 // C overlaps neither A nor B nor bias.
 typedef struct tesra_gemm {

@@ -26,6 +26,11 @@ bool build_gemm(OpReader& r, tesra_op* op, double* macs) {
   *macs = static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k);
   const int32_t slices = r.integer("slices", 0, TESRA_EXACT_SLICES_MAX, false, 0);
   if (slices == 1) return r.fail("argument", "attribute slices must be 2 or 3, or 0 for repro-f32");
+  const bool bf16 = r.flag("bf16");
+  if (slices && bf16) return r.fail("argument", "attributes slices and bf16 exclude each other");
+  // Rows of bf16 are counted in bytes, in int32.
+  if (bf16 && !r.check(k < (1 << 30), "k must be below 2^30 in bf16")) return false;
+  if (bf16) op->kind = TESRA_OP_BF16_GEMM;
   if (slices) {
     op->kind = TESRA_OP_EXACT_GEMM;
     op->u.exact_gemm.slices = slices;

@@ -17,6 +17,27 @@
 
 namespace {
 
+// Within the bound of gemm.h, and NaN and infinity where the definition has them.
+void checkBf16Gemm(const tesra_gemm& on, const tesra_gemm& plain, FloatTensor& c,
+                   const std::string& what) {
+  std::vector<float> expected(c.host), margin(c.host.size());
+  reference::bf16Gemm(plain, expected.data(), margin.data());
+  tesra_op op{};
+  op.kind = TESRA_OP_BF16_GEMM;
+  op.u.gemm = on;
+  run(op);
+  const std::vector<float> got = c.fetch();
+  for (size_t i = 0; i < got.size(); i++) {
+    const bool near = std::isfinite(expected[i]) ? std::fabs(got[i] - expected[i]) <= margin[i]
+                                                 : same(got[i], expected[i]);
+    if (!near)
+      wrong(what + " [" + std::to_string(i) + "] = " + std::to_string(got[i]) + ", expected " +
+            std::to_string(expected[i]) + " within " + std::to_string(margin[i]));
+  }
+  c.host = got;
+  checks++;
+}
+
 void checkGemm(int m, int n, int k, bool ta, bool tb) {
   const bool bias = coin();
   const Values kind = k < 3 ? Values::tiny : coin(4) ? Values::special : Values::finite;
@@ -33,6 +54,7 @@ void checkGemm(int m, int n, int k, bool ta, bool tb) {
   reference::gemm(plain);
   const std::string shape = dims({m, n, k}) + (ta ? " TA" : "") + (tb ? " TB" : "");
   compare(c, "gemm " + shape);
+  if (coin(3)) checkBf16Gemm(op.u.gemm, plain, c, "bf16 gemm " + shape);
   // The reference sums six products in doubles, one by one: small shapes are enough.
   if (k == 0 || int64_t{m} * n * k > 500000) return;
   op.kind = TESRA_OP_EXACT_GEMM;
@@ -359,7 +381,10 @@ std::vector<int8_t> bytes(size_t n, bool extreme) {
 }
 
 void checkInt8Gemm() {
-  const int m = pick(1, 200), n = pick(1, 300), k = pick(0, 300);
+  // Now and then deep enough to leave k to several blocks.
+  const bool deep = coin();
+  const int m = pick(1, deep ? 90 : 200), n = pick(1, deep ? 90 : 300);
+  const int k = deep ? pick(2048, 4000) : pick(0, 300);
   const bool extreme = coin(4);
   const auto a = bytes(static_cast<size_t>(m) * k, extreme),
              bt = bytes(static_cast<size_t>(n) * k, extreme);

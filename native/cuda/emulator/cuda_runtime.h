@@ -21,6 +21,12 @@ struct dim3 {
   unsigned x, y, z;
   dim3(unsigned x_ = 1, unsigned y_ = 1, unsigned z_ = 1) : x(x_), y(y_), z(z_) {}
 };
+struct alignas(8) float2 {
+  float x, y;
+};
+struct alignas(8) int2 {
+  int32_t x, y;
+};
 struct alignas(16) float4 {
   float x, y, z, w;
 };

@@ -3,6 +3,7 @@
 // lands some time between its start and the end of the phase that waits for it; a product is
 // computed no sooner than its wait, from what lies there then.
 #pragma once
+#include <type_traits>
 #include <vector>
 
 #define TESRA_HOPPER_CODE 1
@@ -42,7 +43,7 @@ static_assert(sizeof(Barrier) == 8, "as the hardware's");
 
 struct TensorCopy {
   unsigned char* to;
-  const TensorMap* map;
+  TensorMap map;  // a copy: here a kernel's parameters end with its thread, before the copy may land
   Barrier* barrier;
   int at[5];
 };
@@ -69,7 +70,7 @@ inline void barrierExpect(Barrier* barrier, int bytes) {
 // Rows of 128 bytes in the order of the box; in each group of eight, row r holds its 16-byte piece
 // p at p ^ r.
 inline void land(const TensorCopy& copy) {
-  const TensorMap& map = *copy.map;
+  const TensorMap& map = copy.map;
   if (reinterpret_cast<uintptr_t>(copy.to) % 1024)
     emulator::die("a swizzled tile must start at a multiple of 1024");
   int rows = 1;
@@ -107,12 +108,12 @@ inline void copyTensor(const TensorCopy& copy, int rows) {
   tensorCopies.push_back(copy);
 }
 inline void copyTensor2(void* to, const TensorMap& map, Barrier* barrier, int x0, int x1) {
-  copyTensor({static_cast<unsigned char*>(to), &map, barrier, {x0, x1}},
+  copyTensor({static_cast<unsigned char*>(to), map, barrier, {x0, x1}},
              static_cast<int>(map.box[1]));
 }
 inline void copyTensor4(void* to, const TensorMap& map, Barrier* barrier, int x0, int x1, int x2,
                         int x3) {
-  copyTensor({static_cast<unsigned char*>(to), &map, barrier, {x0, x1, x2, x3}},
+  copyTensor({static_cast<unsigned char*>(to), map, barrier, {x0, x1, x2, x3}},
              static_cast<int>(map.box[1] * map.box[2] * map.box[3]));
 }
 inline unsigned char* alignShared1024(unsigned char* raw) {
@@ -129,34 +130,62 @@ inline uint64_t sharedDescriptor(const void* tile) {
   return reinterpret_cast<uintptr_t>(tile) / 16;
 }
 struct Product {
-  int32_t* d;
+  void* d;
+  int columns;
+  bool floats;
   uint64_t a, b;
 };
-inline std::vector<Product>& products() {
-  static std::vector<Product> ofThread[1024];
-  return ofThread[threadIdx.x];
+// A thread's groups of products, of which the last is open.
+inline std::vector<std::vector<Product>>& products() {
+  static std::vector<std::vector<Product>> ofThread[1024];
+  auto& own = ofThread[threadIdx.x];
+  if (own.empty()) own.emplace_back();
+  return own;
 }
 inline void wgmmaFence() {}
-inline void wgmmaCommit() {}
-inline void holdSums(int32_t (&)[32]) {}
-inline void wgmma64(int32_t (&d)[32], uint64_t a, uint64_t b) {
-  products().push_back({d, a, b});
+inline void wgmmaCommit() {
+  products().emplace_back();
 }
-// Byte k of row r of the tile whose descriptor points at byte k0 of row 0: the swizzle counts from
+template <class Sum, int kCount>
+inline void holdSums(Sum (&)[kCount]) {}
+template <class Sum, int kCount>
+inline void wgmma(Sum (&d)[kCount], uint64_t a, uint64_t b) {
+  products().back().push_back({d, 2 * kCount, std::is_same<Sum, float>::value, a, b});
+}
+// 32 bytes of row `row` of the tile whose descriptor points at its byte k0: the swizzle counts from
 // the address.
-inline int8_t swizzled(uint64_t descriptor, int row, int k) {
-  const uintptr_t address = descriptor * 16 + static_cast<uintptr_t>(row) * 128 + k;
-  return *reinterpret_cast<const int8_t*>(address ^ ((address >> 7 & 7) << 4));
+struct Run {
+  int8_t byte[32];
+};
+inline Run swizzled(uint64_t descriptor, int row) {
+  Run run;
+  for (int k = 0; k < 32; k += 16) {
+    const uintptr_t address = descriptor * 16 + static_cast<uintptr_t>(row) * 128 + k;
+    memcpy(run.byte + k, reinterpret_cast<const void*>(address ^ ((address >> 7 & 7) << 4)), 16);
+  }
+  return run;
 }
-inline void wgmmaWait() {
+inline void addProduct(int32_t& d, const Run& a, const Run& b) {
+  for (int k = 0; k < 32; k++) d += a.byte[k] * b.byte[k];
+}
+inline void addProduct(float& d, const Run& a, const Run& b) {
+  d = dotBf16(d, a.byte, b.byte, 16);
+}
+template <class Sum>
+inline void compute(const Product& p) {
   const int thread = threadIdx.x % 128, warp = thread / 32, lane = thread % 32;
-  for (const Product& p : products())
-    for (int i = 0; i < 32; i++) {
-      const int row = 16 * warp + lane / 4 + 8 * (i / 2 % 2);
-      const int column = 8 * (i / 4) + 2 * (lane % 4) + i % 2;
-      for (int k = 0; k < 32; k++) p.d[i] += swizzled(p.a, row, k) * swizzled(p.b, column, k);
-    }
-  products().clear();
+  const Run rows[2] = {swizzled(p.a, 16 * warp + lane / 4), swizzled(p.a, 16 * warp + lane / 4 + 8)};
+  for (int i = 0; i < p.columns / 2; i++)
+    addProduct(static_cast<Sum*>(p.d)[i], rows[i / 2 % 2],
+               swizzled(p.b, 8 * (i / 4) + 2 * (lane % 4) + i % 2));
+}
+template <int kPending>
+inline void wgmmaWait() {
+  auto& own = products();
+  while (own.size() > kPending + 1) {
+    for (const Product& p : own.front()) p.floats ? compute<float>(p) : compute<int32_t>(p);
+    own.erase(own.begin());
+  }
 }
 
 }  // namespace tesra::cuda

@@ -1,5 +1,5 @@
 // Owns the emulated forms of ../intrinsics.h, written from the PTX ISA's fragment tables (9.7.14.5:
-// mma.m16n8k32, ldmatrix), independently of mma-geometry.h.
+// mma.m16n8k32 of int8, mma.m16n8k16 of bf16, ldmatrix), independently of mma-geometry.h.
 #pragma once
 #include <cstdio>
 #include <cstdlib>
@@ -56,18 +56,37 @@ inline void loadMatrices(uint32_t (&r)[4], const void* from) {
   }
 }
 
-inline void multiplyAdd(int32_t (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
+// d + the sum of `count` products of bf16 pairs, rounded once: no hardware promises an order.
+inline float dotBf16(float d, const void* a, const void* b, int count) {
+  double sum = d;
+  for (int i = 0; i < count; i++) {
+    uint16_t x, y;
+    memcpy(&x, static_cast<const char*>(a) + 2 * i, 2);
+    memcpy(&y, static_cast<const char*>(b) + 2 * i, 2);
+    const uint32_t wide[2] = {static_cast<uint32_t>(x) << 16, static_cast<uint32_t>(y) << 16};
+    float factors[2];
+    memcpy(factors, wide, 8);
+    sum += static_cast<double>(factors[0]) * factors[1];
+  }
+  return static_cast<float>(sum);
+}
+inline int32_t addWords(int32_t d, uint32_t a, uint32_t b) {
+  return __dp4a(static_cast<int>(a), static_cast<int>(b), d);
+}
+inline float addWords(float d, uint32_t a, uint32_t b) {
+  return dotBf16(d, &a, &b, 2);
+}
+template <class Sum>
+inline void multiplyAdd(Sum (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
   const emulator::Exchange* all = emulator::exchange({{a[0], a[1], a[2], a[3], b0, b1}, nullptr});
   const int group = emulator::lane() / 4, member = emulator::lane() % 4;
   for (int e = 0; e < 4; e++) {
     const int row = e < 2 ? group : group + 8, column = 2 * member + (e & 1);
-    int32_t sum = d[e];
+    Sum sum = d[e];
     for (int half = 0; half < 2; half++)
-      for (int owner = 0; owner < 4; owner++) {
-        const uint32_t x = all[row % 8 * 4 + owner].word[(row >= 8 ? 1 : 0) + 2 * half];
-        const uint32_t y = all[column * 4 + owner].word[4 + half];
-        sum = __dp4a(static_cast<int>(x), static_cast<int>(y), sum);
-      }
+      for (int owner = 0; owner < 4; owner++)
+        sum = addWords(sum, all[row % 8 * 4 + owner].word[(row >= 8 ? 1 : 0) + 2 * half],
+                       all[column * 4 + owner].word[4 + half]);
     d[e] = sum;
   }
 }

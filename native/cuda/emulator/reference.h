@@ -101,6 +101,27 @@ inline void gemm(const tesra_gemm& o) {
     }
 }
 
+// The result in doubles from operands rounded to bf16, and how far fp32 sums may lie from it.
+inline void bf16Gemm(const tesra_gemm& o, float* out, float* margin) {
+  for (int i = 0; i < o.m; i++)
+    for (int j = 0; j < o.n; j++) {
+      float& c = out[static_cast<int64_t>(i) * o.n + j];
+      double sum = o.accumulate ? c : 0.0, size = std::fabs(sum);
+      for (int k = 0; k < o.k; k++) {
+        const double a = tesra_bf16_round(o.trans_a ? o.a[static_cast<int64_t>(k) * o.m + i]
+                                           : o.a[static_cast<int64_t>(i) * o.k + k]);
+        const double b = tesra_bf16_round(o.trans_b ? o.b[static_cast<int64_t>(j) * o.k + k]
+                                           : o.b[static_cast<int64_t>(k) * o.n + j]);
+        sum += a * b;
+        size += std::fabs(a * b);
+      }
+      if (o.bias) sum += o.bias[j], size += std::fabs(o.bias[j]);
+      c = o.relu ? tesra_relu(static_cast<float>(sum)) : static_cast<float>(sum);
+      margin[static_cast<int64_t>(i) * o.n + j] =
+          static_cast<float>((o.k + 8) * 0x1p-23 * size) + 0x1p-126f;
+    }
+}
+
 inline void biasGrad(const tesra_bias_grad& o) {
   for (int j = 0; j < o.n; j++) {
     float sum = 0.0f;
