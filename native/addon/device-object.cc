@@ -391,18 +391,18 @@ Napi::Value DeviceObject::int8_gemm(const Napi::CallbackInfo& info) {
   return out;
 }
 
-// (a, b, {m, n, k}, {transA?, transB?, bias?, relu?}) -> Float32Array m x n
+// (a, b, {m, n, k}, {transA?, transB?, bias?, relu?, bf16?}) -> Float32Array m x n
 Napi::Value DeviceObject::sgemm(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   int32_t m = 0, n = 0, k = 0;
   View a, b, bias;
   Napi::Object o;
   Napi::Value bias_value;
-  bool trans_a = false, trans_b = false, relu = false;
+  bool trans_a = false, trans_b = false, relu = false, bf16 = false;
   if (!usable(env) || !read_dims(env, info[2], 0, &m, &n, &k) ||
       !read_object(env, info[3], "options", &o) || !flag_property(env, o, "transA", &trans_a) ||
       !flag_property(env, o, "transB", &trans_b) || !flag_property(env, o, "relu", &relu) ||
-      !read_property(env, o, "bias", &bias_value) ||
+      !flag_property(env, o, "bf16", &bf16) || !read_property(env, o, "bias", &bias_value) ||
       !read_view(env, info[0], "a", napi_float32_array, static_cast<size_t>(m) * k, &a) ||
       !read_view(env, info[1], "b", napi_float32_array, static_cast<size_t>(k) * n, &b))
     return env.Undefined();
@@ -411,6 +411,8 @@ Napi::Value DeviceObject::sgemm(const Napi::CallbackInfo& info) {
     return env.Undefined();
   if (static_cast<double>(m) * n > 1073741824.0)
     return throw_error(env, "shape", "the product has more than 2^30 elements"), env.Undefined();
+  if (bf16 && k >= 1 << 30)
+    return throw_error(env, "shape", "k must be below 2^30 in bf16"), env.Undefined();
   Napi::Float32Array out = Napi::Float32Array::New(env, static_cast<size_t>(m) * n);
   if (env.IsExceptionPending()) return env.Undefined();
   tesra_error error{};
@@ -421,7 +423,7 @@ Napi::Value DeviceObject::sgemm(const Napi::CallbackInfo& info) {
                       {out.Data(), static_cast<size_t>(m) * n * 4, false, true},
                       {bias.data, bias.bytes, true, false}},
                      &error, [&](tesra_op& op, const std::vector<void*>& p) {
-                       op.kind = TESRA_OP_GEMM;
+                       op.kind = bf16 ? TESRA_OP_BF16_GEMM : TESRA_OP_GEMM;
                        op.u.gemm = {static_cast<float*>(p[0]),
                                     static_cast<float*>(p[1]),
                                     biased ? static_cast<float*>(p[3]) : nullptr,

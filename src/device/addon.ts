@@ -67,6 +67,8 @@ export interface SgemmOptions {
   transB?: boolean;
   bias?: Float32Array;
   relu?: boolean;
+  /** Operands rounded to bf16, sums in fp32: fast on tensor cores, and not the same bits on every device. */
+  bf16?: boolean;
 }
 
 export interface Cn2ScanOptions {

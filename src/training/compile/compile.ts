@@ -23,6 +23,11 @@ export interface CompileOptions {
   batchSize: number;
   /** Gradients whose joint norm is above this are scaled down to it (Pascanu et al. 2013). */
   clipNorm?: number;
+  /**
+   * Of matrix products, forward and backward: "bf16" rounds their operands and sums in fp32, for tensor cores. Its bits
+   * differ between devices; "f32", the default, has the same bits everywhere.
+   */
+  precision?: "f32" | "bf16";
 }
 
 /** Plan tensors by role: indices into spec.tensors. */
@@ -85,6 +90,10 @@ function compile(source: Graph, options: CompileOptions, mode: Mode): Compiled {
   const { batchSize } = options;
   if (!Number.isInteger(batchSize) || batchSize < 1) {
     throw new TrainingError("option", `batchSize must be a positive integer, got ${String(batchSize)}`);
+  }
+  const precision: unknown = options.precision ?? "f32";
+  if (precision !== "f32" && precision !== "bf16") {
+    throw new TrainingError("option", `precision must be f32 or bf16, got ${String(precision)}`);
   }
   if (options.loss.shape.length !== 0) {
     throw new GraphError("shape", "a loss must be a scalar", { op: options.loss.op, node: options.loss.name })
@@ -156,7 +165,8 @@ function compile(source: Graph, options: CompileOptions, mode: Mode): Compiled {
   const drops = mode.backward && graph.nodes.some((node) => node.op === "dropout");
   const run = drops ? builder.fixed("run", [1], "f32", offsets.run) : undefined;
   if (run !== undefined) builder.emit("scale", [run], [run], { alpha: 1, beta: 1 });
-  const lowering = new Lowering(builder, { graph, batchSize, roots, given, targets, ...(run && { run }) });
+  const lowering = new Lowering(builder, { graph, batchSize, roots, given, targets, ...(run && { run }),
+    ...(options.precision && { precision: options.precision }) });
   const write = lowering.liveNodes().find(({ op }) => OPS[op]!.writes);
   if (write !== undefined) {
     throw new GraphError("unsupported", "in training the optimizer alone changes variables", { op: write.op, node: write.name })

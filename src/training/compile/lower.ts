@@ -20,6 +20,8 @@ export interface LowerOptions {
   run?: PlanTensor;
   /** Nodes whose value must be written to a given place (gradients, loss). */
   targets: ReadonlyMap<number, readonly PlanTensor[]>;
+  /** Of matrix products; "f32" by default. */
+  precision?: "f32" | "bf16";
 }
 
 /** A producer with what follows it fused: the node that gives the value its name, and the parts. */
@@ -322,7 +324,7 @@ export class Lowering {
       ? { transA: Number(producer.attributes.transposeA), transB: Number(producer.attributes.transposeB) }
       : { ...(producer.attributes as Record<string, number>) };
     this.builder.emit(product ? "gemm" : "conv2d", inputs, [matrix(this.output(node))],
-      { ...attributes, relu: Number(relu) });
+      { ...attributes, relu: Number(relu), ...(product && this.options.precision === "bf16" && { bf16: 1 }) });
   }
 
   /** The tensor as a matrix of rows of `columns`. */
