@@ -78,6 +78,39 @@ function run(command, args, options = {}) {
   return r;
 }
 
+/**
+ * What ptxas said of each kernel that this build compiled (registers, bytes of stack and spills), into
+ * build/cuda-resources.json; kernels compiled before stay there, for test/native/cuda-resources.test.ts.
+ */
+function recordResources() {
+  const log = readFileSync(logFile, "utf8").split("\n");
+  const file = join(buildDirectory, "cuda-resources.json");
+  let known = [];
+  try { known = JSON.parse(readFileSync(file, "utf8")); } catch { /* the first build */ }
+  const found = [], archs = new Map();
+  for (const [i, line] of log.entries()) {
+    const entry = /Compiling entry function '(\w+)' for '(\w+)'/.exec(line);
+    if (entry) archs.set(entry[1], entry[2]);
+    const kernel = /Function properties for (\w+)/.exec(line)?.[1];
+    const bytes = /(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads/.exec(log[i + 1] ?? "");
+    if (!kernel || !bytes || !archs.has(kernel)) continue;
+    const registers = Number(/Used (\d+) registers/.exec(log[i + 2] ?? "")?.[1] ?? 0);
+    // A kernel's name holds its file's, where it is local to it: ..._11_pow_hopper_cu_...
+    const source = /_\d+_(\w+?)_cu_/.exec(kernel)?.[1] ?? "";
+    found.push({ kernel, source, arch: archs.get(kernel), registers, stack: Number(bytes[1]), spills: Number(bytes[2]) + Number(bytes[3]) });
+  }
+  const again = new Set(found.flatMap(({ kernel, source }) => [kernel, source && `${source}.cu`]));
+  const kept = known.filter(({ kernel, source }) => !again.has(kernel) && !(source && again.has(`${source}.cu`)));
+  const serialised = log.some((line) => /wgmma.*serializ/i.test(line));
+  if (serialised) console.error("native: warning: ptxas runs wgmma one by one somewhere; see the log");
+  const all = [...kept, ...found];
+  writeFileSync(file, `${JSON.stringify(all, null, 1)}\n`);
+  // A build that was interrupted left objects of which nothing is known: they are compiled again.
+  const seen = new Set(all.map(({ source }) => source));
+  return sources().cuda.filter((name) => readFileSync(join(root, "native", name), "utf8").includes("__global__") &&
+    !seen.has(name.replace(/^cuda\/|\.cu$/g, "").replaceAll("-", "_")));
+}
+
 const sources = () => JSON.parse(readFileSync(join(root, "native/sources.json"), "utf8"));
 const hasCudaSources = () => (sources().cuda ?? []).length > 0;
 
@@ -237,6 +270,12 @@ for (const name of usable) {
         rmSync(join(buildDirectory, "CMakeFiles/tesra_native.dir"), { recursive: true, force: true });
         key = currentKey();
         builders[name].build(cuda);
+      }
+      const unknown = cuda ? recordResources() : [];
+      if (unknown.length > 0) {
+        for (const name of unknown) rmSync(join(buildDirectory, `CMakeFiles/tesra_native.dir/native/${name}.o`), { force: true });
+        builders[name].build(cuda);
+        recordResources();
       }
       writeFileSync(stampFile, `${JSON.stringify({ key, builder: name, cuda, compiler, cmake, nvcc: cuda ? nvcc : undefined }, null, 1)}\n`);
       say(`built ${relative(root, target)} in ${((Date.now() - started) / 1000).toFixed(0)} s${cuda ? " with CUDA" : ""}`);

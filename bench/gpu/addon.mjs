@@ -22,7 +22,10 @@ export function parseOptions(defaults) {
   return options;
 }
 
-/** { cpu, cuda, probe }: both devices open. Exits 3 with the reason where there is no GPU. */
+/**
+ * { cpu, cuda, probe }: both devices open. Exits 3 with the reason where there is no GPU. --dry has the CPU's plain
+ * loops stand in for the GPU, so that the scripts themselves can be tested anywhere.
+ */
 export function openBoth(options) {
   let addon;
   try {
@@ -32,6 +35,7 @@ export function openBoth(options) {
     process.exit(EXIT_USAGE);
   }
   const probe = addon.probe();
+  if (options.dry) return { cpu: new addon.NativeDevice({ backend: "cpu" }), cuda: new addon.NativeDevice({ backend: "cpu", isa: "scalar" }), probe };
   if (!probe.cuda.available) {
     console.error(probe.cuda.compiled ? probe.cuda.reason : `no GPU: this addon was built without CUDA (${probe.cuda.reason})`);
     process.exit(EXIT_NO_GPU);

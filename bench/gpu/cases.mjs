@@ -80,6 +80,29 @@ export const GENERATORS = {
     b.op("gemm", inputs, [b.tensor([m, n])], attrs);
     return b.done(`gemm ${JSON.stringify(attrs)}`);
   },
+  exact(random) {
+    const b = createBuilder();
+    const [m, n] = [random.pick(1, 200), random.pick(1, 300)], k = DEPTHS[random.pick(0, DEPTHS.length - 1)];
+    const attrs = { transA: bit(random), transB: bit(random), relu: bit(random), accumulate: bit(random), slices: random.pick(2, 3) };
+    const fill = random.coin(4) ? "special" : "finite";
+    b.op("gemm", [b.tensor(attrs.transA ? [k, m] : [m, k], fill), b.tensor(attrs.transB ? [n, k] : [k, n], fill), b.tensor([n])],
+      [b.tensor([m, n])], attrs);
+    return b.done(`exact gemm ${JSON.stringify(attrs)}`);
+  },
+  compression(random, large) {
+    const b = createBuilder();
+    const n = random.pick(1, large ? 2_000_000 : 20_000), block = 64 * random.pick(1, 20);
+    const x = b.tensor([n], random.coin(4) ? "special" : "finite");
+    for (const kind of [1, 2, 3]) {
+      const parameter = kind === 1 ? random.pick(0, n) : block, blocks = Math.ceil(n / block);
+      const bytes = 16 + (kind === 1 ? 8 * parameter : 4 * blocks + (kind === 2 ? n : Math.ceil(n / 8)));
+      const message = b.tensor([bytes], "bytes", "u8");
+      const stochastic = kind === 2 ? bit(random) : 0;
+      b.op("compress", [x, b.tensor([n])], [message], { kind, parameter, stochastic, seedLow: random.next(), stream: random.next() });
+      b.op("decompress", [message], [b.tensor([n])], { kind, parameter, scale: 0.3, add: bit(random) });
+    }
+    return b.done("compression");
+  },
   bias_grad(random) {
     const b = createBuilder();
     const n = random.pick(1, 300);
@@ -209,6 +232,15 @@ export const GENERATORS = {
     return b.done("optimizers");
   },
 };
+
+/** A product in bf16: its bits are each device's own, so it is compared within a bound. */
+export function bf16Case(random) {
+  const b = createBuilder();
+  const [m, n] = [random.pick(1, 300), random.pick(1, 300)], k = DEPTHS[random.pick(0, DEPTHS.length - 1)];
+  const attrs = { transA: bit(random), transB: bit(random), relu: bit(random), bf16: 1 };
+  b.op("gemm", [b.tensor(attrs.transA ? [k, m] : [m, k]), b.tensor(attrs.transB ? [n, k] : [k, n])], [b.tensor([m, n])], attrs);
+  return { ...b.done(`bf16 gemm ${JSON.stringify(attrs)}`), k };
+}
 
 /** Starting contents of one tensor of a case. */
 export function contentsOf(random, tensor, fill) {

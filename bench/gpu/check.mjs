@@ -1,10 +1,11 @@
 // Compares the CUDA back end with the CPU back end through the addon, bit for bit: every operation over random
-// shapes and hostile values, the proof of work's tickets, BLAKE3. Prints one JSON line; exit 0, or 1 at a difference.
+// shapes and hostile values, the proof of work's tickets, CN2, BLAKE3; bf16 products within their bound. Prints one JSON line; exit 0, or 1 at a difference.
 // Options: --addon=PATH --seed=N --rounds=N --short (small shapes only, for compute-sanitizer)
+// --dry (the CPU against itself)
 import { EXIT_DIFFERENT, openBoth, parseOptions } from "./addon.mjs";
-import { GENERATORS, contentsOf, createRandom, fillFloats } from "./cases.mjs";
+import { GENERATORS, bf16Case, contentsOf, createRandom, fillFloats } from "./cases.mjs";
 
-const options = parseOptions({ seed: 1, rounds: 20, short: false });
+const options = parseOptions({ seed: 1, rounds: 20, short: false, dry: false });
 const { cpu, cuda, probe } = openBoth(options);
 const random = createRandom(options.seed);
 const counts = {};
@@ -83,6 +84,23 @@ function checkScan(dims) {
   same("crm_tile", `crmTile ${dims.k}`, cpu.crmTile(rows, columns, dims.k), cuda.crmTile(rows, columns, dims.k));
 }
 
+/** Operands lie in [-1, 1], so that a bound of gemm.h is k 2^-23 sum |a b| <= k^2 2^-23, on both devices. */
+function checkBf16() {
+  const test = bf16Case(random);
+  const contents = test.spec.tensors.map((tensor, id) => contentsOf(random, tensor, test.fills[id]));
+  const [x, y] = [cpu, cuda].map((device) => results(device, test, contents).at(-1));
+  const bound = 2 * (test.k + 2) ** 2 * 2 ** -23;
+  x.forEach((value, i) => {
+    if (!(Math.abs(value - y[i]) <= bound)) differ(test.label, `element ${i} is ${y[i]} on the GPU and ${value} on the CPU, more than ${bound} apart`);
+  });
+  counts.bf16_gemm = (counts.bf16_gemm ?? 0) + 1;
+}
+
+function checkCn2() {
+  const data = bytes(random.pick(9, 200));
+  same("cn2", `cn2Hash of ${data.length} bytes`, cpu.cn2Hash(data), cuda.cn2Hash(data));
+}
+
 function checkUpdates() {
   const length = random.pick(1, 4000);
   const vector = () => fillFloats(random, new Float32Array(length), false);
@@ -100,10 +118,12 @@ for (let round = 0; round < options.rounds; round++) {
   for (const name of Object.keys(GENERATORS)) checkPlan(name, false);
   checkBlake3();
   checkInt8();
+  checkBf16();
   checkUpdates();
   checkScan({ m: 64 * random.pick(1, 4), n: 64 * random.pick(1, 6), k: 128 * random.pick(1, 20) });
   if (!options.short && round % 5 === 0) {
-    for (const name of ["gemm", "conv", "loss"]) checkPlan(name, true);
+    for (const name of ["gemm", "conv", "loss", "norms", "embedding", "attention", "compression"]) checkPlan(name, true);
+    checkCn2();
   }
 }
 if (!options.short) checkScan({ m: 2048, n: 2048, k: 4096 });

@@ -1,14 +1,13 @@
 // Times whole calls through the addon on the GPU and on the CPU: what a worker, a miner and a parameter server see,
-// transfers included. kernel-time.cu times the kernels alone. Prints one JSON line; medians.
-// Options: --addon=PATH --repeats=N --short
+// transfers included. kernel-time.cu times the kernels alone. Prints one JSON object a line; medians.
+// Options: --addon=PATH --repeats=N --short --dry (the CPU against itself)
 import { performance } from "node:perf_hooks";
 import { openBoth, parseOptions } from "./addon.mjs";
 import { createRandom, fillFloats } from "./cases.mjs";
 
-const options = parseOptions({ repeats: 9, short: false });
+const options = parseOptions({ repeats: 9, short: false, dry: false });
 const { cpu, cuda } = openBoth(options);
 const random = createRandom(7);
-const times = [];
 
 function medianMs(run) {
   run();
@@ -27,7 +26,7 @@ function report(name, unit, amount, run) {
     const ms = medianMs(run(device));
     row[key] = { ms: Number(ms.toFixed(4)), rate: Number((amount / (ms / 1000)).toPrecision(6)) };
   }
-  times.push(row);
+  console.log(JSON.stringify(row));
 }
 
 const floats = (length) => fillFloats(random, new Float32Array(length), false);
@@ -108,11 +107,11 @@ function timeBlake3(size) {
   report(`blake3 ${size >> 20} MiB, transfers included`, "bytes/s", size, (device) => () => device.blake3(data));
 }
 
+console.log(JSON.stringify({ repeats: options.repeats, statistic: "median", cpu: cpu.describe(), cuda: cuda.describe() }));
 timeNetwork(128, options.short ? [64, 32, 10] : [784, 512, 256, 10]);
 timeGemm(options.short ? 64 : 2048);
 timeScan(...(options.short ? [64, 64, 256] : [2048, 2048, 4096]));
 timeAdam(options.short ? 1000 : 1 << 22);
 timeBlake3(options.short ? 1 << 14 : 64 << 20);
-console.log(JSON.stringify({ repeats: options.repeats, statistic: "median", cpu: cpu.describe(), cuda: cuda.describe(), times }));
 cpu.close();
 cuda.close();

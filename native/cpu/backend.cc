@@ -136,6 +136,16 @@ void map(const Context& cx, TransformerKernels::Map f, const tesra_map& m) {
   });
 }
 
+// Allocation failures inside the functions that own no scratch surface here.
+template <class F>
+int guarded(tesra_error* error, const F& f) {
+  try {
+    return f();
+  } catch (const std::bad_alloc&) {
+    return fail(error, TESRA_E_MEMORY, "no memory for the operation's working space");
+  }
+}
+
 int execute(const Context& cx, const tesra_op& op, float* scratch, tesra_error* error) {
   const Kernels& k = *cx.kernels;
   const tesra_map& m = op.u.map;
@@ -183,6 +193,9 @@ int execute(const Context& cx, const tesra_op& op, float* scratch, tesra_error* 
     case TESRA_OP_FILL: fill(cx, op.u.fill); break;
     case TESRA_OP_GLOBAL_NORM: global_norm(cx, op.u.global_norm, scratch); break;
     case TESRA_OP_CLIP: clip(cx, op.u.clip); break;
+    case TESRA_OP_COMPRESS:
+      return guarded(error, [&] { return compress(cx, op.u.compress), TESRA_OK; });
+    case TESRA_OP_DECOMPRESS: decompress(cx, op.u.decompress); break;
     case TESRA_OP_U8_TO_F32: {
       const tesra_u8_to_f32& u = op.u.u8_to_f32;
       parallel_ranges(cx, u.n, kElementGrain, [&](int64_t i, int64_t e) {
@@ -343,16 +356,6 @@ int run_op(tesra_device* device, const tesra_op* op, tesra_error* error) {
   const int code = execute(device->context, *op, scratch, error);
   std::free(scratch);
   return code;
-}
-
-// Allocation failures inside the host-pointer functions surface here.
-template <class F>
-int guarded(tesra_error* error, const F& f) {
-  try {
-    return f();
-  } catch (const std::bad_alloc&) {
-    return fail(error, TESRA_E_MEMORY, "no memory for the operation's working space");
-  }
 }
 
 int hash(tesra_device* device, const tesra_blake3* args, tesra_error* error) {

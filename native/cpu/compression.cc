@@ -226,13 +226,16 @@ void compress(const Context& cx, const tesra_compress& c) {
 
 void decompress(const Context& cx, const tesra_decompress& d) {
   const CompressionKernels& kernels = *cx.kernels->compression;
-  const uint32_t kind = get32(d.packed) & 0xff, parameter = get32(d.packed + 4);
+  const uint32_t kind = d.kind ? static_cast<uint32_t>(d.kind) : get32(d.packed) & 0xff;
+  const uint32_t parameter = d.kind ? d.parameter : get32(d.packed + 4);
   const uint8_t* const first = d.packed + TESRA_PACKED_HEADER;
   if (kind == TESRA_TOPK) {
     const uint8_t* const values = first + 4 * size_t{parameter};
     if (!d.add && d.n) std::memset(d.out, 0, static_cast<size_t>(d.n) * sizeof(float));
     for (size_t i = 0; i < parameter; ++i) {
-      float& to = d.out[get32(first + 4 * i)];
+      const uint32_t index = get32(first + 4 * i);
+      if (index >= d.n) continue;
+      float& to = d.out[index];
       const float value = get_float(values + 4 * i);
       to = d.add ? tesra_fma(d.scale, value, to) : d.scale * value;
     }

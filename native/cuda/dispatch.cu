@@ -22,6 +22,7 @@ size_t scratchBytes(const tesra_op& op, int multiprocessors) {
     case TESRA_OP_GLOBAL_NORM: return globalNormScratch(op.u.global_norm);
     case TESRA_OP_ATTENTION_GRAD: return attentionGradScratch(op.u.attention_grad);
     case TESRA_OP_ADAM: return adamScratch(op.u.adam);
+    case TESRA_OP_COMPRESS: return compressScratch(op.u.compress);
     default: return 0;
   }
 }
@@ -55,6 +56,8 @@ cudaError_t launchOp(const Launch& launch, const tesra_op& op) {
     case TESRA_OP_DROPOUT: return launchDropout(launch, op.u.dropout);
     case TESRA_OP_GLOBAL_NORM: return launchGlobalNorm(launch, op.u.global_norm);
     case TESRA_OP_CLIP: return launchClip(launch, op.u.clip);
+    case TESRA_OP_COMPRESS: return launchCompress(launch, op.u.compress);
+    case TESRA_OP_DECOMPRESS: return launchDecompress(launch, op.u.decompress);
     case TESRA_OP_ATTENTION: return launchAttention(launch, op.u.attention);
     case TESRA_OP_ATTENTION_GRAD: return launchAttentionGrad(launch, op.u.attention_grad);
     case TESRA_OP_U8_TO_F32: return launchU8ToF32(launch, op.u.u8_to_f32);

@@ -67,6 +67,10 @@ cudaError_t launchSgd(const Launch& launch, int32_t kind, const tesra_sgd& op);
 cudaError_t launchAdam(const Launch& launch, const tesra_adam& op);
 cudaError_t launchDelayCompensate(const Launch& launch, const tesra_delay_compensate& op);
 
+size_t compressScratch(const tesra_compress& op);
+cudaError_t launchCompress(const Launch& launch, const tesra_compress& op);
+cudaError_t launchDecompress(const Launch& launch, const tesra_decompress& op);
+
 // BLAKE3 of `size` device bytes (16-byte aligned); `work` holds blake3Scratch(size) bytes; the
 // 32-byte result lies at the returned pointer's target, inside `work`, when the stream is done.
 size_t blake3Scratch(size_t size);

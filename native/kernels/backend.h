@@ -74,6 +74,8 @@ enum tesra_op_kind {
   TESRA_OP_CLIP,
   TESRA_OP_FILL,
   TESRA_OP_BF16_GEMM,
+  TESRA_OP_COMPRESS,
+  TESRA_OP_DECOMPRESS,
 };
 
 // All pointers inside are device pointers (CPU: plain memory).
@@ -105,6 +107,8 @@ typedef struct tesra_op {
     tesra_global_norm global_norm;
     tesra_clip clip;
     tesra_fill fill;
+    tesra_compress compress;
+    tesra_decompress decompress;
   } u;
 } tesra_op;
 

@@ -1,9 +1,9 @@
 // Owns: gradient compression: top-k (Aji and Heafield 2017), int8 with a scale a block, and signs with a
 // mean magnitude a block (Seide et al. 2014), each with error feedback: what a message leaves out stays
 // in the residual and goes into the next one. Every line is one rounding; all back ends give the same
-// bytes. Host pointers throughout.
+// bytes.
 //
-// t = residual ? x + residual : x. A message is 16 bytes of header, then its parts, all little-endian:
+// t = residual ? tesra_fed(x + residual) : x. A message is 16 bytes of header, then its parts, all little-endian:
 //   u32 TESRA_PACKED_MAGIC + kind, u32 parameter (entries of top-k, else elements a block), u64 n
 //   TOPK  u32 index[k] strictly ascending, f32 value[k]
 //   INT8  f32 scale[blocks], i8 q[n]              element = fl(q * scale)
@@ -33,6 +33,9 @@ extern "C" {
 // Below it 127 / a would overflow: 2^-120.
 #define TESRA_INT8_TINY 7.52316385e-37f
 
+// A sum of NaN has no payload: what that is differs between processors, and a message must not.
+TESRA_HD float tesra_fed(float sum) { return sum == sum ? sum : tesra_bits_float(0x7fc00000u); }
+
 enum tesra_compression { TESRA_TOPK = 1, TESRA_INT8 = 2, TESRA_SIGN = 3 };
 
 typedef struct tesra_compress {
@@ -44,10 +47,11 @@ typedef struct tesra_compress {
   uint8_t stochastic;
   uint32_t key_low, key_high, stream;
   uint8_t* out;  // tesra_packed_size bytes, 4-byte aligned
-} tesra_compress;
+} tesra_compress;  // as an operation: pointers of the device
 
 // out[i] = add ? fma(scale, d, out[i]) : scale * d, d the decoded element (top-k: entries only when
-// adding). The message was checked by tesra_check_packed.
+// adding). The message was checked by tesra_check_packed; or, as an operation, is of `kind` and
+// `parameter` whatever its header says, and entries beyond n are passed over.
 typedef struct tesra_decompress {
   const uint8_t* packed;
   size_t size;
@@ -55,6 +59,8 @@ typedef struct tesra_decompress {
   int64_t n;
   float scale;
   uint8_t add;
+  int32_t kind;        // operations alone
+  uint32_t parameter;
 } tesra_decompress;
 
 static inline uint64_t tesra_packed_size(int32_t kind, uint32_t parameter, int64_t n) {

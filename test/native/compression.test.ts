@@ -2,7 +2,7 @@
 // bit on every instruction set; nothing is lost between message and residual; messages from outside cannot harm.
 import { afterAll, describe, expect, test } from "vitest";
 import { openDevice, type CompressionKind, type CompressionOptions, type Device } from "../../src/device/device.js";
-import { seeded } from "./reference.js";
+import { runOp, seeded } from "./reference.js";
 
 const devices: Device[] = [];
 for (const isa of ["scalar", "avx2", "avx512"] as const)
@@ -204,5 +204,30 @@ describe("hostile input", () => {
     expect(codeOf(() => best.compress("int8", moved, { get residual() { structuredClone(moved.buffer, { transfer: [moved.buffer] }); return new Float32Array(64); } }))).toBe("shape");
     const shared = new Float32Array(30);
     expect(codeOf(() => best.decompress(new Uint8Array(shared.buffer, 0, 20), shared))).toBe("argument");
+  });
+
+  test("operations of a plan give the same bytes and take any bytes", () => {
+    const n = 5000, x = gradient(n, "hostile"), residual = gradient(n, "normal");
+    for (const [number, kind, parameter, options] of [[1, "topk", 50, { entries: 50 }], [2, "int8", 128, { block: 128 }], [3, "sign", 256, { block: 256 }]] as const) {
+      const want = best.compress(kind, x, { ...options, residual: residual.slice() });
+      for (const device of devices) {
+        const [packed] = runOp(device, "compress", [{ data: x, shape: [n] }, { data: residual, shape: [n] }],
+          [{ data: new Uint8Array(want.length), shape: [want.length] }], { kind: number, parameter });
+        expect(Buffer.compare(packed as Uint8Array, want), `${kind} ${device.isa}`).toBe(0);
+        const bytes = Uint8Array.from({ length: want.length }, () => below(256)); // indices far beyond n
+        for (const message of [want, bytes]) runOp(device, "decompress", [{ data: message, shape: [message.length] }], [{ data: new Float32Array(n), shape: [n] }], { kind: number, parameter });
+        const [out] = runOp(device, "decompress", [{ data: want, shape: [want.length] }], [{ data: new Float32Array(n), shape: [n] }], { kind: number, parameter, scale: 0.5 });
+        const same = new Float32Array(n);
+        device.decompress(want, same, { scale: 0.5 });
+        expect(hex(out as Float32Array)).toBe(hex(same));
+      }
+    }
+    const make = (attrs: Record<string, number>, size: number) => () =>
+      runOp(best, "compress", [{ data: x, shape: [n] }], [{ data: new Uint8Array(size), shape: [size] }], attrs);
+    expect(make({ kind: 2, parameter: 100 }, 16 + 4 * 50 + n)).toThrow(/multiple of 64/);
+    expect(make({ kind: 1, parameter: n + 1 }, 16 + 8 * (n + 1))).toThrow(/parameter must be an integer/);
+    expect(make({ kind: 4, parameter: 64 }, 16)).toThrow(/kind must be an integer/);
+    expect(make({ kind: 3, parameter: 64 }, 15)).toThrow(/elements/);
+    expect(make({ kind: 3, parameter: 64, stochastic: 1 }, 16 + 4 * 79 + 625)).toThrow(/only int8/);
   });
 });

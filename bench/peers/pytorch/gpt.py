@@ -142,4 +142,5 @@ def main():
     print(json.dumps({"engine": f"pytorch {torch.__version__}", "losses": losses, "seconds": seconds}))
 
 
-main()
+if __name__ == "__main__":
+    main()

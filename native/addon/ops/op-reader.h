@@ -98,6 +98,7 @@ OpTable elementwise_ops();
 OpTable image_ops();
 OpTable loss_ops();
 OpTable optimizer_ops();
+OpTable compression_ops();
 OpTable transformer_ops();
 
 }  // namespace tesra

@@ -1,6 +1,7 @@
 // Owns the check of the whole CUDA back end, on the emulated device or (compiled by nvcc) on a GPU:
 // every operation on random shapes and hostile values, at once or as a plan, bit for bit against
-// the plain loops of reference.h. Usage: check [seed] [rounds] [large]; exit 0 when all agree, 1
+// the plain loops of reference.h. Usage: check [seed] [rounds] [large|small]; small is for
+// compute-sanitizer, which is a hundred times slower; exit 0 when all agree, 1
 // with the first difference, 4 without a GPU.
 #include <cuda_runtime.h>
 
@@ -13,6 +14,7 @@
 
 #include "../../cpu/cn2/cn2.h"
 #include "check-tools.h"
+#include "compression-check.h"
 #include "transformer-check.h"
 
 namespace {
@@ -489,7 +491,8 @@ void checkProbe() {
 int main(int count, char** arguments) {
   const uint64_t seed = count > 1 ? std::strtoull(arguments[1], nullptr, 10) : 1;
   const int rounds = count > 2 ? std::atoi(arguments[2]) : 3;
-  const bool large = count > 3;
+  const std::string size = count > 3 ? arguments[3] : "";
+  const bool large = size == "large", small = size == "small";
   state = seed;
 #if defined(TESRA_CUDA_EMULATOR)
   emulator::seed(seed);
@@ -506,12 +509,13 @@ int main(int count, char** arguments) {
     checkActivations(), checkNorm(true), checkNorm(false), checkSoftmax(), checkEmbedding(),
         checkDropoutAndClip();
     for (int i = 0; i < 2; i++) checkAttention();
+    for (const int kind : {TESRA_TOPK, TESRA_INT8, TESRA_SIGN}) checkCompression(kind);
     checkBiasGrad(), checkMaps(), checkChainedPlan(), checkInt8Gemm();
     checkScan(64 * pick(1, 3), 64 * pick(1, 5), 128 * pick(1, 3));
-    if (round == 0)
+    if (round == 0 && !small)
       checkScan(64, 64, 128 * 37);  // past 16 and 32 chunks: every transcript word twice
     checkChallenge();
-    if (round == 0) checkCn2();
+    if (round == 0 && !small) checkCn2();
     if (large && round == 0) checkLargeGemms();
     if (large && round == 0) checkScan(1024, 1024, 2048);
     backend->close(device);

@@ -109,6 +109,15 @@ inline uint32_t __reduce_xor_sync(unsigned, uint32_t value) {
   for (int i = 0; i < 32; i++) x ^= all[i].word[0];
   return x;
 }
+inline uint32_t __ballot_sync(unsigned, bool vote) {
+  const emulator::Exchange* all = emulator::exchange({{vote}, nullptr});
+  uint32_t x = 0;
+  for (int i = 0; i < 32; i++) x |= all[i].word[0] << i;
+  return x;
+}
+inline int __popc(uint32_t x) {
+  return __builtin_popcount(x);
+}
 inline int __reduce_add_sync(unsigned, int value) {
   const emulator::Exchange* all = emulator::exchange({{static_cast<uint32_t>(value)}, nullptr});
   uint32_t x = 0;

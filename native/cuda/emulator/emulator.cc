@@ -86,6 +86,18 @@ void resume(Fibre& fibre) {
   }
 }
 
+// A warp can go on unless a lane of it waits for the block.
+enum class WarpState { able, waiting, done };
+WarpState warpState(int warp, int threads) {
+  bool alive = false, able = true;
+  for (int i = warp * 32; i < std::min(threads, warp * 32 + 32); i++) {
+    if (fibres[i].state == State::done) continue;
+    alive = true;
+    able = able && fibres[i].state != State::atBlock;
+  }
+  return !alive ? WarpState::done : able ? WarpState::able : WarpState::waiting;
+}
+
 void runBlock(int threads) {
   if (!stacks)
     stacks = static_cast<char*>(mmap(nullptr, kStackBytes * kThreadsMax, PROT_READ | PROT_WRITE,
@@ -104,36 +116,35 @@ void runBlock(int threads) {
     fibre.exchanges = 0;
   }
   // One warp at a time, often the same again, so that warps drift as far apart as barriers let
-  // them.
+  // them. Only the warp that ran can have changed: the others' states are remembered.
+  const int count = (threads + 31) / 32;
+  WarpState warps[kThreadsMax / 32];
+  for (int warp = 0; warp < count; warp++) warps[warp] = warpState(warp, threads);
   int last = 0;
   while (true) {
-    std::vector<int> warps;
+    int able[kThreadsMax / 32], ables = 0;
     bool alive = false;
-    for (int warp = 0; warp * 32 < threads; warp++) {
-      bool able = true, any = false;
-      for (int i = warp * 32; i < std::min(threads, warp * 32 + 32); i++) {
-        if (fibres[i].state == State::done) continue;
-        any = alive = true;
-        able = able && fibres[i].state != State::atBlock;
-      }
-      if (any && able) warps.push_back(warp);
+    for (int warp = 0; warp < count; warp++) {
+      alive = alive || warps[warp] != WarpState::done;
+      if (warps[warp] == WarpState::able) able[ables++] = warp;
     }
     if (!alive) return;
-    if (warps.empty()) {
+    if (ables == 0) {
       for (int i = 0; i < threads; i++) {
         if (fibres[i].state == State::atWarp) die("threads of a block wait at different barriers");
         if (fibres[i].state == State::atBlock) fibres[i].state = State::runnable;
       }
+      for (int warp = 0; warp < count; warp++) warps[warp] = warpState(warp, threads);
       continue;
     }
-    const bool again =
-        random() % 16 != 0 && std::find(warps.begin(), warps.end(), last) != warps.end();
-    last = again ? last : warps[random() % warps.size()];
-    std::vector<int> lanes;
+    const bool again = random() % 16 != 0 && warps[last] == WarpState::able;
+    last = again ? last : able[random() % ables];
+    int lanes[32], alives = 0;
     for (int i = last * 32; i < std::min(threads, last * 32 + 32); i++)
-      if (fibres[i].state != State::done) lanes.push_back(i);
-    for (size_t i = lanes.size(); i > 1; i--) std::swap(lanes[i - 1], lanes[random() % i]);
-    for (const int i : lanes) resume(fibres[i]);
+      if (fibres[i].state != State::done) lanes[alives++] = i;
+    for (int i = alives; i > 1; i--) std::swap(lanes[i - 1], lanes[random() % i]);
+    for (int i = 0; i < alives; i++) resume(fibres[lanes[i]]);
+    warps[last] = warpState(last, threads);
   }
 }
 
@@ -213,6 +224,10 @@ using emulator::recording;
 
 namespace {
 std::map<void*, std::pair<void*, size_t>> mappings;
+// What no stream under capture allows.
+void outsideCapture(const char* call) {
+  if (recording) emulator::die(call);
+}
 cudaError_t enqueue(std::function<void()> work) {
   if (recording)
     recording->nodes.push_back(std::move(work));
@@ -255,6 +270,7 @@ cudaError_t cudaSetDevice(int) {
   return cudaSuccess;
 }
 cudaError_t cudaMalloc(void** out, size_t size) {
+  outsideCapture("cudaMalloc while a plan is captured");
   const size_t page = static_cast<size_t>(getpagesize()), rounded = (size + 15) / 16 * 16;
   const size_t body = (rounded + page - 1) / page * page;
   char* base = static_cast<char*>(
@@ -267,6 +283,7 @@ cudaError_t cudaMalloc(void** out, size_t size) {
   return cudaSuccess;
 }
 cudaError_t cudaFree(void* pointer) {
+  outsideCapture("cudaFree while a plan is captured");
   const auto found = mappings.find(pointer);
   if (found == mappings.end()) emulator::die("free of an unknown pointer");
   munmap(found->second.first, found->second.second);
@@ -293,6 +310,7 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   return cudaSuccess;
 }
 cudaError_t cudaStreamSynchronize(cudaStream_t) {
+  outsideCapture("cudaStreamSynchronize while a plan is captured");
   return cudaSuccess;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t) {

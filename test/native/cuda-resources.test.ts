@@ -1,0 +1,21 @@
+// No CUDA kernel spills registers to memory, on any architecture that is built: what ptxas said in the build itself.
+import { existsSync, readFileSync } from "node:fs";
+import { describe, expect, it } from "vitest";
+
+interface Kernel { kernel: string; source: string; arch: string; registers: number; stack: number; spills: number }
+const stamp = "build/tesra-native.stamp.json", file = "build/cuda-resources.json";
+const compiled = existsSync(stamp) && (JSON.parse(readFileSync(stamp, "utf8")) as { cuda: boolean }).cuda;
+
+describe.skipIf(!compiled)("registers of the CUDA kernels", () => {
+  const kernels = compiled ? JSON.parse(readFileSync(file, "utf8")) as Kernel[] : [];
+  const HOT = ["product", "tensorProduct", "tensorProductHopper", "scanTiles", "scanHopper", "attention", "adam", "layerNorm|norm"];
+
+  it.each(HOT)("%s was compiled for sm_80 and sm_90a", (name) => {
+    const archs = kernels.filter(({ kernel }) => new RegExp(name, "i").test(kernel)).map(({ arch }) => arch);
+    expect([...new Set(archs)].sort()).toEqual(expect.arrayContaining(["sm_80", "sm_90a"]));
+  });
+
+  it("none spills", () => {
+    expect(kernels.filter(({ spills }) => spills > 0).map(({ kernel, arch, spills }) => `${kernel} ${arch}: ${spills} bytes`)).toEqual([]);
+  });
+});
