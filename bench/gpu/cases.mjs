@@ -73,11 +73,15 @@ export const GENERATORS = {
     const m = large ? random.pick(1500, 2200) : random.pick(1, 200);
     const n = large ? random.pick(1200, 1900) : random.pick(1, 200);
     const k = large ? random.pick(500, 700) : DEPTHS[random.pick(0, DEPTHS.length - 1)];
-    const attrs = { transA: bit(random), transB: bit(random), relu: bit(random), accumulate: bit(random) };
+    const attrs = { transA: bit(random), transB: bit(random), accumulate: bit(random), residual: bit(random) };
+    const activation = ["relu", "gelu", "geluTanh", "silu", undefined][random.pick(0, 4)];
+    if (activation !== undefined) Object.assign(attrs, { [activation]: 1, gradient: bit(random) });
     const fill = random.coin(4) ? "special" : "finite";
     const inputs = [b.tensor(attrs.transA ? [k, m] : [m, k], fill), b.tensor(attrs.transB ? [n, k] : [k, n], fill)];
     if (random.coin()) inputs.push(b.tensor([n]));
-    b.op("gemm", inputs, [b.tensor([m, n])], attrs);
+    for (const flag of ["gradient", "residual"]) if (attrs[flag]) inputs.push(b.tensor([m, n], fill));
+    const outputs = !attrs.gradient && random.coin() ? [b.tensor([m, n]), b.tensor([m, n])] : [b.tensor([m, n])];
+    b.op("gemm", inputs, outputs, attrs);
     return b.done(`gemm ${JSON.stringify(attrs)}`);
   },
   exact(random) {

@@ -424,12 +424,14 @@ Napi::Value DeviceObject::sgemm(const Napi::CallbackInfo& info) {
                       {bias.data, bias.bytes, true, false}},
                      &error, [&](tesra_op& op, const std::vector<void*>& p) {
                        op.kind = bf16 ? TESRA_OP_BF16_GEMM : TESRA_OP_GEMM;
-                       op.u.gemm = {static_cast<float*>(p[0]),
-                                    static_cast<float*>(p[1]),
-                                    biased ? static_cast<float*>(p[3]) : nullptr,
-                                    static_cast<float*>(p[2]),
-                                    m, n, k,
-                                    trans_a, trans_b, relu, 0};
+                       tesra_gemm& g = op.u.gemm;
+                       g.a = static_cast<float*>(p[0]);
+                       g.b = static_cast<float*>(p[1]);
+                       g.bias = biased ? static_cast<float*>(p[3]) : nullptr;
+                       g.c = static_cast<float*>(p[2]);
+                       g.m = m, g.n = n, g.k = k;
+                       g.trans_a = trans_a, g.trans_b = trans_b;
+                       g.activation = relu ? TESRA_ACTIVATION_RELU : TESRA_ACTIVATION_NONE;
                      });
   });
   if (error.code != TESRA_OK) throw_error(env, error);

@@ -57,6 +57,13 @@ size_t gemm_scratch(const Context& cx, const tesra_gemm& g);
 void gemm(const Context& cx, const tesra_gemm& g, float* scratch);
 size_t bf16_gemm_scratch(const Context& cx, const tesra_gemm& g);
 void bf16_gemm(const Context& cx, const tesra_gemm& g, float* scratch);
+// Whether anything follows a product but what its tiles do themselves, bias and ReLU.
+inline bool has_epilogue(const tesra_gemm& g) {
+  return g.saved || g.before || g.residual || g.activation > TESRA_ACTIVATION_RELU;
+}
+// Applies it to rows x columns of C from (row, column) on.
+void gemm_epilogue(const Kernels& k, const tesra_gemm& g, int64_t row, int64_t column, int rows,
+                   int columns);
 size_t exact_gemm_scratch(const Context& cx, const tesra_exact_gemm& e);
 void exact_gemm(const Context& cx, const tesra_exact_gemm& e, float* scratch);
 size_t bias_grad_scratch(const tesra_bias_grad& b);

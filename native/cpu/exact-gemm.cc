@@ -149,12 +149,15 @@ void exact_gemm(const Context& cx, const tesra_exact_gemm& e, float* scratch) {
       join.bias = last && g.bias ? g.bias + column : nullptr;
       join.columns = static_cast<int>(smaller<int64_t>(kInt8Columns, g.n - column));
       join.load = !first || g.accumulate;
-      join.relu = last && g.relu;
+      const bool more = last && has_epilogue(g);
+      join.relu = last && !more && g.activation == TESRA_ACTIVATION_RELU;
       for (int64_t r = 0; r < rows; ++r) {
         for (int s = 0; s < e.slices; ++s) join.sums[s] = sums[s] + r * kInt8Columns;
         join.c = g.c + (row + r) * g.n + column;
         cx.kernels->slices.join(join, row_scales[row + r]);
       }
+      if (more)
+        gemm_epilogue(*cx.kernels, g, row, column, static_cast<int>(rows), join.columns);
     });
   }
 }

@@ -48,6 +48,15 @@ int64_t packed_floats(const Context& cx, const Blocking& b, const tesra_gemm& g)
 
 }  // namespace
 
+void gemm_epilogue(const Kernels& k, const tesra_gemm& g, int64_t row, int64_t column, int rows,
+                   int columns) {
+  const int64_t at = row * g.n + column;
+  k.transformer.epilogue({g.c + at, g.saved ? g.saved + at : nullptr,
+                          g.before ? g.before + at : nullptr,
+                          g.residual ? g.residual + at : nullptr, g.n, rows, columns,
+                          g.activation});
+}
+
 size_t gemm_scratch(const Context& cx, const tesra_gemm& g) {
   if (g.m == 0 || g.n == 0 || g.k == 0) return 0;
   const Blocking b = blocking_of(*cx.kernels, g);
@@ -57,14 +66,16 @@ size_t gemm_scratch(const Context& cx, const tesra_gemm& g) {
 
 namespace {
 
-void without_k(const tesra_gemm& g) {
-  for (int64_t i = 0; i < g.m; ++i)
+void without_k(const Kernels& k, const tesra_gemm& g) {
+  for (int64_t i = 0; i < g.m; ++i) {
     for (int64_t j = 0; j < g.n; ++j) {
       float* c = g.c + i * g.n + j;
       float s = g.accumulate ? *c : 0.0f;
       if (g.bias) s = s + g.bias[j];
-      *c = g.relu ? tesra_relu(s) : s;
+      *c = s;
     }
+    gemm_epilogue(k, g, i, 0, 1, g.n);
+  }
 }
 
 // Tile t (rows of A^T) becomes [k][rows of the tile] at t * rows * K.
@@ -121,7 +132,8 @@ void compute_rows(const Job& job, int64_t p, int64_t k0, int depth, const float*
   t.segment_count = 1;
   t.load = k0 > 0 || g.accumulate;
   t.bias = last && g.bias ? g.bias + column : nullptr;
-  t.relu = last && g.relu;
+  const bool more = last && has_epilogue(g);
+  t.relu = last && !more && g.activation == TESRA_ACTIVATION_RELU;
   for (int64_t r = row0; r < row1; r += job.b.rows) {
     const int rows = static_cast<int>(smaller<int64_t>(job.b.rows, row1 - r));
     t.c = g.c + r * g.n + column;
@@ -129,6 +141,7 @@ void compute_rows(const Job& job, int64_t p, int64_t k0, int depth, const float*
       t.a[0] = job.copied_a ? job.copied_a + r * g.k + k0 * rows : g.a + k0 * g.m + r;
       t.k_step = job.copied_a ? rows : g.m;
       k.by_columns[vectors][rows](t);
+      if (more) gemm_epilogue(k, g, r, column, rows, t.columns);
       continue;
     }
     for (int i = 0; i < rows; ++i) t.a[i] = g.a + (r + i) * g.k + k0;
@@ -141,6 +154,7 @@ void compute_rows(const Job& job, int64_t p, int64_t k0, int depth, const float*
       __builtin_prefetch(a + 16, 0, 2);
     }
     k.by_rows[vectors][rows](t);
+    if (more) gemm_epilogue(k, g, r, column, rows, t.columns);
   }
 }
 
@@ -206,7 +220,7 @@ void many_rows(const Context& cx, const Job& job, float* scratch) {
 
 void gemm(const Context& cx, const tesra_gemm& g, float* scratch) {
   if (g.m == 0 || g.n == 0) return;
-  if (g.k == 0) return without_k(g);
+  if (g.k == 0) return without_k(*cx.kernels, g);
   const Blocking b = blocking_of(*cx.kernels, g);
   float* copied = nullptr;
   if (b.copy_a) {

@@ -34,9 +34,20 @@ inline int64_t attention_head_scratch(int32_t length, int32_t head_padded) {
   return rows * (3 * head_padded + 2) + block * (5 * head_padded + 2 * block);
 }
 
+// What gemm.h fuses behind the bias, over rows x columns of C; all at the tile's first element, rows
+// apart by `ld`.
+struct Epilogue {
+  float *c, *saved;
+  const float *before, *residual;
+  int64_t ld;
+  int32_t rows, columns;
+  uint8_t activation;
+};
+
 struct TransformerKernels {
   using Map = void (*)(const float* x, const float* y, float* out, int64_t n);
   Map gelu, gelu_grad, gelu_tanh, gelu_tanh_grad, silu, silu_grad;
+  void (*epilogue)(const Epilogue& e);
   // The rows [row, row + rows) of an operation.
   void (*norm)(const tesra_norm& o, int64_t row, int64_t rows);
   // `sums`: columns floats for dgamma, then as many for dbeta (layer norm), of these rows alone.

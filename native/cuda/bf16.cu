@@ -132,11 +132,13 @@ cudaError_t launchBf16Gemm(const Launch& launch, const tesra_gemm& op) {
                         op.trans_b != 0);
   if (error != cudaSuccess) return error;
   float* const partial = at.work.splits > 1 ? reinterpret_cast<float*>(base + at.partial) : nullptr;
-  const Epilogue e{op.c,  op.bias, partial,       op.m, op.n,
-                   op.k, op.relu != 0, op.accumulate != 0};
+  Epilogue e = epilogueOf(op);
+  e.partial = partial;
   error = launchTensorProduct(launch, Operands{a, b, op.m, op.n, 2 * at.pitch, 2 * at.pitch},
                               at.work, FloatCells{e, op.n % 2 == 0});
-  return error == cudaSuccess && partial ? launchJoin(launch.stream, e, at.work.splits) : error;
+  if (error != cudaSuccess) return error;
+  if (partial) return launchJoin(launch.stream, e, at.work.splits);
+  return e.more ? launchFused(launch.stream, e) : cudaSuccess;
 }
 
 }  // namespace tesra::cuda

@@ -6,7 +6,7 @@
 // k, of the first slices of A and the last of B.
 #include "../kernels/exact.h"
 
-#include "launch.h"
+#include "product.h"
 
 namespace tesra::cuda {
 namespace {
@@ -70,27 +70,26 @@ __global__ void __launch_bounds__(kThreads) cutRuns(Cut c) {
 struct Join {
   const int32_t* sums;  // by order, m x n each
   const double *rows, *columns;
-  float* c;
-  const float* bias;
+  Epilogue e;  // with the bias and all that follows in the last chunk of k alone
   int64_t cells;
-  int n, slices;
-  bool load, relu;
+  int slices;
+  bool load;
 };
 
 __global__ void __launch_bounds__(kThreads) joinSlices(Join j) {
   const int64_t stride = static_cast<int64_t>(gridDim.x) * kThreads;
   for (int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x; i < j.cells;
        i += stride) {
-    const int64_t row = i / j.n, column = i - row * j.n;
+    const int64_t row = i / j.e.n, column = i - row * j.e.n;
     double q = j.sums[i], unit = 1.0;
     for (int s = 1; s < j.slices; s++) {
       q = q * 128.0 + j.sums[s * j.cells + i];  // below 2^46: exact, contracted or not
       unit *= 0x1p-7;
     }
     const float value = static_cast<float>((q * j.rows[row]) * (j.columns[column] * unit));
-    float sum = j.load ? __fadd_rn(j.c[i], value) : value;
-    if (j.bias) sum = __fadd_rn(sum, j.bias[column]);
-    j.c[i] = j.relu ? tesra_relu(sum) : sum;
+    float sum = j.load ? __fadd_rn(j.e.c[i], value) : value;
+    sum = finished(j.e, sum, static_cast<int>(column));
+    j.e.c[i] = j.e.more ? j.e.fused(i, sum) : sum;
   }
 }
 
@@ -159,9 +158,9 @@ cudaError_t launchExactGemm(const Launch& launch, const tesra_exact_gemm& op) {
       error = launchInt8Gemm(launch, a, b + (op.slices - 1 - order) * at.slice,
                              sums + order * cells, g.m, g.n, (order + 1) * at.slice, run);
     if (error != cudaSuccess) return error;
-    const bool last = k0 + depth == g.k;
-    const Join join{sums, rows, columns, g.c, last ? g.bias : nullptr, cells, g.n, op.slices,
-                    k0 > 0 || g.accumulate != 0, last && g.relu != 0};
+    Epilogue e = epilogueOf(g);
+    if (k0 + depth < g.k) e.bias = nullptr, e.relu = e.more = false;
+    const Join join{sums, rows, columns, e, cells, op.slices, k0 > 0 || g.accumulate != 0};
     TESRA_LAUNCH(joinSlices, gridFor(cells, kThreads), kThreads, 0, launch.stream, join);
     error = cudaGetLastError();
     if (error != cudaSuccess) return error;

@@ -17,8 +17,17 @@ __global__ void join(Epilogue e, int chunks) {
       const float sum = e.partial[chunk * cells + i];
       value = chunk == 0 && !e.accumulate ? sum : __fadd_rn(value, sum);
     }
-    e.c[i] = finished(e, value, static_cast<int>(i % e.n));
+    value = finished(e, value, static_cast<int>(i % e.n));
+    e.c[i] = e.more ? e.fused(i, value) : value;
   }
+}
+
+__global__ void fuse(Epilogue e) {
+  const int64_t cells = static_cast<int64_t>(e.m) * e.n;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * blockDim.x;
+  for (int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; i < cells;
+       i += stride)
+    e.c[i] = e.fused(i, e.c[i]);
 }
 
 // One thread a column and chunk of rows: a warp reads 32 neighbouring columns.
@@ -57,12 +66,26 @@ cudaError_t launchJoin(cudaStream_t stream, const Epilogue& e, int chunks) {
   return cudaGetLastError();
 }
 
+Epilogue epilogueOf(const tesra_gemm& op) {
+  const bool more =
+      op.saved || op.before || op.residual || op.activation > TESRA_ACTIVATION_RELU;
+  const bool relu = !more && op.activation == TESRA_ACTIVATION_RELU;
+  return {op.c,      op.bias,       nullptr,   op.m,        op.n,    op.k, relu, op.accumulate != 0,
+          more,      op.activation, op.before, op.residual, op.saved};
+}
+
+cudaError_t launchFused(cudaStream_t stream, const Epilogue& e) {
+  const unsigned grid = gridFor(static_cast<int64_t>(e.m) * e.n, kThreads);
+  TESRA_LAUNCH(fuse, grid, kThreads, 0, stream, e);
+  return cudaGetLastError();
+}
+
 size_t gemmScratch(const tesra_gemm& op, int multiprocessors) {
   return productScratch(op.m, op.n, op.k, multiprocessors);
 }
 
 cudaError_t launchGemm(const Launch& launch, const tesra_gemm& op) {
-  const Epilogue e{op.c, op.bias, nullptr, op.m, op.n, op.k, op.relu != 0, op.accumulate != 0};
+  const Epilogue e = epilogueOf(op);
   const auto withB = [&](const auto& a) {
     return op.trans_b ? launchProduct(launch, a, dense<true>(op.b, op.k, op.n), e)
                       : launchProduct(launch, a, dense<false>(op.b, op.n, op.n), e);

@@ -4,7 +4,7 @@
 // ascending, and the chunk sums are added in ascending order. Tile size and splitting therefore
 // change no bit.
 #pragma once
-#include "../kernels/exact-math.h"
+#include "../kernels/gemm.h"
 #include "launch.h"
 
 namespace tesra::cuda {
@@ -39,8 +39,18 @@ struct Epilogue {
   float* partial;  // not NULL: block row y handles chunk y alone and stores its sums here
   int m, n, k;
   bool relu, accumulate;
+  bool more = false;  // what gemm.h fuses beside bias and ReLU is in the rest
+  uint8_t activation = TESRA_ACTIVATION_NONE;
+  const float *before = nullptr, *residual = nullptr;
+  float* saved = nullptr;
+  // Element i of C from its sum with the bias.
+  __device__ __forceinline__ float fused(int64_t i, float s) const {
+    if (saved) saved[i] = s;
+    s = tesra_activated(activation, s, before ? before + i : nullptr);
+    return residual ? __fadd_rn(s, residual[i]) : s;
+  }
 };
-// What gemm.h makes of a finished sum.
+// What tiles make of a finished sum; `fused` follows where there is more.
 __device__ __forceinline__ float finished(const Epilogue& e, float sum, int column) {
   if (e.bias) sum = __fadd_rn(sum, e.bias[column]);
   return e.relu ? tesra_relu(sum) : sum;
@@ -256,6 +266,20 @@ __global__ void __launch_bounds__(T::kThreads, T::kBlocksPerMultiprocessor)
     outputs([&](int row, int column, int i, int j, int r, int c) {
       e.c[static_cast<int64_t>(row) * e.n + column] = finished(e, total[i][j][r][c], column);
     });
+    // The lane's own outputs once more, not unrolled: 64 copies of the activations would not fit
+    // the instruction cache, nor their temporaries the registers beside the sums. Convolutions fuse
+    // no more than ReLU.
+    if constexpr (LoadA::kIsDense && LoadB::kIsDense) {
+      if (!e.more) return;
+      TESRA_NO_UNROLL
+      for (int o = 0; o < 16 * kG * kG; o++) {
+        const int row = row0 + laneRow + 16 * (o / (16 * kG)) + o / (4 * kG) % 4;
+        const int column = column0 + laneColumn + 32 * (o / 4 % kG) + o % 4;
+        if (row >= e.m || column >= e.n) continue;
+        const int64_t i = static_cast<int64_t>(row) * e.n + column;
+        e.c[i] = e.fused(i, e.c[i]);
+      }
+    }
   }
 }
 
@@ -288,6 +312,12 @@ inline size_t productScratch(int m, int n, int k, int multiprocessors) {
   const ProductShape shape = productShape(m, n, k, multiprocessors);
   return shape.split ? static_cast<size_t>(shape.chunks) * m * n * sizeof(float) : 0;
 }
+
+// What gemm.h fuses behind the sums of `op`. Defined in gemm.cu.
+Epilogue epilogueOf(const tesra_gemm& op);
+
+// Passes over C once for what is `more`, for products whose tiles leave it out. Defined in gemm.cu.
+cudaError_t launchFused(cudaStream_t stream, const Epilogue& e);
 
 // Adds the chunk sums of a split product in order; chunks = 0 stands for an empty k. Defined in
 // gemm.cu.

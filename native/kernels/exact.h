@@ -22,7 +22,7 @@ extern "C" {
 
 #define TESRA_EXACT_SLICES_MAX 3
 // k is cut at multiples of this; each chunk has scales of its own and gives its own c. The chunks'
-// c are joined, and bias, relu and accumulate follow, as in gemm.h.
+// c are joined, and accumulate, bias and what else is fused follow, as in gemm.h.
 #define TESRA_EXACT_K_CHUNK 65536
 
 // k = 0, m = 0, n = 0 and overlap: as tesra_gemm.

@@ -69,7 +69,9 @@ void products_on_several_devices() {
   };
   const auto compute = [&](Device& device, Result& out) {
     const tesra::Context cx = device.context();
-    tesra_gemm g{a.data(), b.data(), nullptr, out.c.data(), m, n, k, 0, 0, 0, 0};
+    tesra_gemm g{};
+    g.a = a.data(), g.b = b.data(), g.c = out.c.data();
+    g.m = m, g.n = n, g.k = k;
     std::vector<float> scratch(tesra::gemm_scratch(cx, g) + 16);
     tesra::gemm(cx, g, scratch.data());
     g.c = out.exact.data();

@@ -41,7 +41,10 @@ export class PlanInterpreter {
     }
   }
 
-  gemm([a, b, bias]: View[], [c]: View[], attrs: Record<string, number>): void {
+  gemm([a, b, ...more]: View[], [c, saved]: View[], attrs: Record<string, number>): void {
+    const residual = attrs.residual ? more.pop() : undefined, before = attrs.gradient ? more.pop() : undefined, bias = more.pop();
+    if (attrs.gelu || attrs.geluTanh || attrs.silu) throw new Error("gemm: only relu is interpreted");
+    for (const each of [residual, before, saved]) if (each) equal(each.shape, c!.shape, "gemm");
     const [m, k] = attrs.transA ? [a!.shape[1]!, a!.shape[0]!] : [a!.shape[0]!, a!.shape[1]!];
     const [k2, n] = attrs.transB ? [b!.shape[1]!, b!.shape[0]!] : [b!.shape[0]!, b!.shape[1]!];
     if (k !== k2) throw new Error(`gemm: ${k} is not ${k2}`);
@@ -53,7 +56,10 @@ export class PlanInterpreter {
         sum += a!.data[attrs.transA ? p * m + i : i * k + p]! * b!.data[attrs.transB ? j * k + p : p * n + j]!;
       }
       if (bias) sum += bias.data[j]!;
-      out[i * n + j] = attrs.relu ? Math.max(0, sum) : sum;
+      const at = i * n + j;
+      if (saved) saved.data[at] = sum;
+      if (attrs.relu) sum = before ? (before.data[at]! > 0 ? sum : 0) : Math.max(0, sum);
+      out[at] = residual ? sum + residual.data[at]! : sum;
     }
     c!.data.set(out);
   }

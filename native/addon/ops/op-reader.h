@@ -31,6 +31,7 @@ class OpReader {
   bool arity(size_t in_least, size_t in_most, size_t out);
 
   size_t inputs() const { return in_.size(); }
+  size_t outputs() const { return out_.size(); }
   const Tensor& in(size_t i) const { return tensors_[in_[i]]; }
   const Tensor& out(size_t i) const { return tensors_[out_[i]]; }
   float* f32(const Tensor& t) { return typed<float>(t, Dtype::f32, "f32"); }

@@ -4,21 +4,52 @@
 namespace tesra {
 namespace {
 
+// Which activation the attributes name: at most one of the flags.
+bool read_activation(OpReader& r, uint8_t* out) {
+  static const char* const names[] = {"relu", "gelu", "geluTanh", "silu"};
+  for (size_t i = 0; i < std::size(names); ++i)
+    if (r.flag(names[i])) {
+      if (*out) return r.fail("argument", "takes one activation, not two");
+      *out = static_cast<uint8_t>(TESRA_ACTIVATION_RELU + i);
+    }
+  return r.ok();
+}
+
+// in: A, B[, bias][, before where `gradient` is][, residual where `residual` is]; out: C[, saved].
 bool build_gemm(OpReader& r, tesra_op* op, double* macs) {
-  if (!r.arity(2, 3, 1)) return false;
+  const size_t outputs = r.outputs() == 2 ? 2 : 1;
+  const size_t gradient = r.flag("gradient"), residual = r.flag("residual");
+  const size_t least = 2 + gradient + residual;
+  if (!r.ok() || !r.arity(least, least + 1, outputs)) return false;
   tesra_gemm& g = op->u.gemm;
   g.trans_a = r.flag("transA");
   g.trans_b = r.flag("transB");
-  g.relu = r.flag("relu");
   g.accumulate = r.flag("accumulate");
+  if (!read_activation(r, &g.activation)) return false;
+  if (gradient && (!g.activation || outputs == 2))
+    return r.fail("argument", "a gradient takes an activation and saves nothing");
   const Tensor &a = r.in(0), &b = r.in(1), &c = r.out(0);
   if (!r.ok() || !r.rank(a, 2) || !r.rank(b, 2) || !r.rank(c, 2)) return false;
   const int64_t m = a.shape[g.trans_a], k = a.shape[1 - g.trans_a], n = b.shape[1 - g.trans_b];
   if (!r.check(b.shape[g.trans_b] == k, "inner sizes differ") || !r.shape(c, {m, n})) return false;
-  if (r.inputs() == 3 && !r.elements(r.in(2), static_cast<uint64_t>(n))) return false;
+  size_t next = 2;
+  if (r.inputs() > least) {
+    if (!r.elements(r.in(next), static_cast<uint64_t>(n))) return false;
+    g.bias = r.f32(r.in(next++));
+  }
+  const auto read = [&](bool wanted, const float** to) {
+    if (!wanted) return true;
+    if (!r.shape(r.in(next), {m, n})) return false;
+    *to = r.f32(r.in(next++));
+    return true;
+  };
+  if (!read(gradient, &g.before) || !read(residual, &g.residual)) return false;
+  if (outputs == 2) {
+    if (!r.shape(r.out(1), {m, n})) return false;
+    g.saved = r.f32(r.out(1));
+  }
   g.a = r.f32(a);
   g.b = r.f32(b);
-  g.bias = r.inputs() == 3 ? r.f32(r.in(2)) : nullptr;
   g.c = r.f32(c);
   g.m = static_cast<int32_t>(m);
   g.n = static_cast<int32_t>(n);

@@ -19,9 +19,14 @@
 
 namespace {
 
-// Within the bound of gemm.h, and NaN and infinity where the definition has them.
-void checkBf16Gemm(const tesra_gemm& on, const tesra_gemm& plain, FloatTensor& c,
-                   const std::string& what) {
+// The sums within the bound of gemm.h, and NaN and infinity where the definition has them; what is fused
+// behind them to the bit, against the same sums without it.
+void checkBf16Gemm(tesra_gemm on, tesra_gemm plain, FloatTensor& c, const std::string& what) {
+  const tesra_gemm whole = on, wholePlain = plain;
+  for (tesra_gemm* g : {&on, &plain}) {
+    g->before = g->residual = nullptr, g->saved = nullptr;
+    if (g->activation > TESRA_ACTIVATION_RELU || wholePlain.before) g->activation = 0;
+  }
   std::vector<float> expected(c.host), margin(c.host.size());
   reference::bf16Gemm(plain, expected.data(), margin.data());
   tesra_op op{};
@@ -38,25 +43,46 @@ void checkBf16Gemm(const tesra_gemm& on, const tesra_gemm& plain, FloatTensor& c
   }
   c.host = got;
   checks++;
+  if (whole.saved) return;  // its place on the host holds the fp32 product's
+  op.u.gemm.accumulate = op.u.gemm.activation = 0, op.u.gemm.bias = nullptr;
+  run(op);
+  const std::vector<float> sums = c.fetch();
+  op.u.gemm = whole;
+  op.u.gemm.accumulate = 0;
+  run(op);
+  for (size_t i = 0; i < sums.size(); i++)
+    c.host[i] = reference::fused(wholePlain, i, static_cast<int>(i % whole.n), sums[i]);
+  compare(c, what + ", fused");
 }
 
 void checkGemm(int m, int n, int k, bool ta, bool tb) {
   const bool bias = coin();
   const Values kind = k < 3 ? Values::tiny : coin(4) ? Values::special : Values::finite;
-  FloatTensor a(static_cast<size_t>(m) * k), b(static_cast<size_t>(k) * n),
-      c(static_cast<size_t>(m) * n), d(n);
-  fill(a, kind), fill(b, kind), fill(c), fill(d);
+  const size_t cells = static_cast<size_t>(m) * n;
+  FloatTensor a(static_cast<size_t>(m) * k), b(static_cast<size_t>(k) * n), c(cells), d(n);
+  FloatTensor before(cells), residual(cells), saved(cells);
+  fill(a, kind), fill(b, kind), fill(c), fill(d), fill(before, kind), fill(residual), poison(saved);
   tesra_op op{};
   op.kind = TESRA_OP_GEMM;
-  op.u.gemm = {a.on, b.on, bias ? d.on : nullptr, c.on, m, n, k, ta, tb, coin(), coin()};
+  tesra_gemm& g = op.u.gemm;
+  g.a = a.on, g.b = b.on, g.c = c.on, g.bias = bias ? d.on : nullptr;
+  g.m = m, g.n = n, g.k = k, g.trans_a = ta, g.trans_b = tb, g.accumulate = coin();
+  g.activation = static_cast<uint8_t>(pick(0, 4));
+  if (coin()) g.residual = residual.on;
+  if (g.activation && coin(3)) g.before = before.on;
+  else if (coin()) g.saved = saved.on;
   run(op);
-  tesra_gemm plain = op.u.gemm;
-  plain.a = a.host.data(), plain.b = b.host.data(), plain.c = c.host.data(),
-  plain.bias = bias ? d.host.data() : nullptr;
+  tesra_gemm plain = g;
+  const auto host = [](const float* on, FloatTensor& t) { return on ? t.host.data() : nullptr; };
+  plain.a = a.host.data(), plain.b = b.host.data(), plain.c = c.host.data();
+  plain.bias = host(g.bias, d), plain.before = host(g.before, before);
+  plain.residual = host(g.residual, residual), plain.saved = host(g.saved, saved);
   reference::gemm(plain);
-  const std::string shape = dims({m, n, k}) + (ta ? " TA" : "") + (tb ? " TB" : "");
+  const std::string shape = dims({m, n, k}) + (ta ? " TA" : "") + (tb ? " TB" : "") +
+                            " activation " + std::to_string(g.activation);
   compare(c, "gemm " + shape);
-  if (coin(3)) checkBf16Gemm(op.u.gemm, plain, c, "bf16 gemm " + shape);
+  if (g.saved) compare(saved, "gemm's saved " + shape);
+  if (coin(3)) checkBf16Gemm(g, plain, c, "bf16 gemm " + shape);
   // The reference sums six products in doubles, one by one: small shapes are enough.
   if (k == 0 || int64_t{m} * n * k > 500000) return;
   op.kind = TESRA_OP_EXACT_GEMM;
@@ -64,6 +90,7 @@ void checkGemm(int m, int n, int k, bool ta, bool tb) {
   run(op);
   reference::exactGemm({plain, op.u.exact_gemm.slices});
   compare(c, "exact gemm " + shape);
+  if (g.saved) compare(saved, "exact gemm's saved " + shape);
 }
 
 void checkGemms(int count) {

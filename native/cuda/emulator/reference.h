@@ -30,6 +30,25 @@ float chain(int depth, bool accumulate, float c, At at) {
   }
   return sum;
 }
+inline float activated(int activation, float s, const float* before) {
+  const auto derivative = [&](float slope) { return s * slope; };
+  if (activation == TESRA_ACTIVATION_RELU)
+    return before ? (*before > 0.0f ? s : 0.0f) : tesra_relu(s);
+  if (activation == TESRA_ACTIVATION_GELU)
+    return before ? derivative(tesra_gelu_derivative(*before)) : tesra_gelu(s);
+  if (activation == TESRA_ACTIVATION_GELU_TANH)
+    return before ? derivative(tesra_gelu_tanh_derivative(*before)) : tesra_gelu_tanh(s);
+  if (activation == TESRA_ACTIVATION_SILU)
+    return before ? derivative(tesra_silu_derivative(*before)) : tesra_silu(s);
+  return s;
+}
+// All that gemm.h has behind the sum of output i, in the given column.
+inline float fused(const tesra_gemm& o, size_t i, int column, float s) {
+  if (o.bias) s = s + o.bias[column];
+  if (o.saved) o.saved[i] = s;
+  s = activated(o.activation, s, o.before ? o.before + i : nullptr);
+  return o.residual ? s + o.residual[i] : s;
+}
 inline float finish(float sum, const float* bias, int column, bool relu) {
   if (bias) sum = sum + bias[column];
   return relu ? tesra_relu(sum) : sum;
@@ -77,27 +96,26 @@ inline void exactGemm(const tesra_exact_gemm& e) {
         for (int s = 0; s <= order; s++)
           for (int l = 0; l < o.k; l++) q += rows[i].slices[s][l] * columns[j].slices[order - s][l];
       }
-      float& c = o.c[static_cast<size_t>(i) * o.n + j];
+      const size_t at = static_cast<size_t>(i) * o.n + j;
+      float& c = o.c[at];
       const float value = static_cast<float>(q * rows[i].scale * columns[j].scale *
                                              std::ldexp(1.0, -7 * (e.slices - 1)));
-      float sum = o.accumulate ? c + value : value;
-      if (o.bias) sum += o.bias[j];
-      c = o.relu ? tesra_relu(sum) : sum;
+      c = fused(o, at, j, o.accumulate ? c + value : value);
     }
 }
 
 inline void gemm(const tesra_gemm& o) {
   for (int i = 0; i < o.m; i++)
     for (int j = 0; j < o.n; j++) {
-      float& c = o.c[static_cast<int64_t>(i) * o.n + j];
-      c = finish(chain(o.k, o.accumulate, c,
+      const size_t at = static_cast<size_t>(i) * o.n + j;
+      float& c = o.c[at];
+      c = fused(o, at, j, chain(o.k, o.accumulate, c,
                        [&](int k, float& a, float& b) {
                          a = o.trans_a ? o.a[static_cast<int64_t>(k) * o.m + i]
                                        : o.a[static_cast<int64_t>(i) * o.k + k];
                          b = o.trans_b ? o.b[static_cast<int64_t>(j) * o.k + k]
                                        : o.b[static_cast<int64_t>(k) * o.n + j];
-                       }),
-                 o.bias, j, o.relu);
+                       }));
     }
 }
 
@@ -116,7 +134,8 @@ inline void bf16Gemm(const tesra_gemm& o, float* out, float* margin) {
         size += std::fabs(a * b);
       }
       if (o.bias) sum += o.bias[j], size += std::fabs(o.bias[j]);
-      c = o.relu ? tesra_relu(static_cast<float>(sum)) : static_cast<float>(sum);
+      c = static_cast<float>(sum);
+      if (o.activation == TESRA_ACTIVATION_RELU) c = tesra_relu(c);
       margin[static_cast<int64_t>(i) * o.n + j] =
           static_cast<float>((o.k + 8) * 0x1p-23 * size) + 0x1p-126f;
     }

@@ -1,12 +1,12 @@
 /**
- * Owns: lowering of graph nodes to plan ops: fusion of bias and ReLU into products and
- * convolutions, one emission rule per op. Invariant: a plan tensor is written before it is read,
- * and a fused node has no other reader.
+ * Owns: lowering of graph nodes to plan ops, one emission rule per op; what is fused is found in
+ * fusion.ts. Invariant: a plan tensor is written before it is read.
  */
 import { GraphError } from "../errors.js";
 import type { Graph, GraphNode } from "../graph/graph.js";
 import { BATCH, elementsOf, OPS } from "../graph/ops.js";
 import { philoxKey } from "../graph/philox.js";
+import { findFusions, OUTSIDE, type Fusion } from "./fusion.js";
 import type { PlanBuilder, PlanTensor } from "./plan-builder.js";
 
 export interface LowerOptions {
@@ -24,29 +24,26 @@ export interface LowerOptions {
   precision?: "f32" | "bf16";
 }
 
-/** A producer with what follows it fused: the node that gives the value its name, and the parts. */
-interface Fusion { producer: GraphNode; bias?: number; relu: boolean }
-
 export class Lowering {
   private readonly values = new Map<number, PlanTensor>();
   /** Further results: the pool's index, the loss's gradient, a norm's statistics. */
   private readonly sideValues = new Map<number, readonly PlanTensor[]>();
-  private readonly fusions = new Map<number, Fusion>();
-  private readonly absorbed = new Set<number>();
+  private readonly fusions: ReadonlyMap<number, Fusion>;
+  private readonly absorbed: Set<number>;
   /** A sum of a product and an embedding's gradient -> that gradient, which is added into the product. */
   private readonly accumulations = new Map<number, GraphNode>();
   /** A node whose value becomes another's in place -> that other one, whose target it takes. */
   private readonly inPlaceOf = new Map<number, number>();
   private readonly live: boolean[];
-  private readonly readers: number[];
+  private readonly readers: readonly (readonly number[])[];
   multiplyAdds = 0;
 
   constructor(private readonly builder: PlanBuilder, private readonly options: LowerOptions) {
     const { nodes } = options.graph;
     this.live = new Array<boolean>(nodes.length).fill(false);
     for (const root of options.roots) this.live[root] = true;
-    const readers = this.readers = new Array<number>(nodes.length).fill(0);
-    for (const root of options.roots) readers[root]!++;
+    const readers: number[][] = nodes.map(() => []);
+    for (const root of options.roots) readers[root]!.push(OUTSIDE);
     for (let id = nodes.length - 1; id >= 0; id--) {
       if (!this.live[id] || options.given.has(id)) continue;
       const { op, inputs, controls } = nodes[id]!;
@@ -54,11 +51,16 @@ export class Lowering {
       inputs.forEach((input, position) => {
         if (OPS[op]!.shapeOnly === position) return;
         this.live[input] = true;
-        readers[input]!++;
+        readers[input]!.push(id);
       });
     }
-    this.findFusions(readers);
-    this.findAccumulations(readers);
+    this.readers = readers;
+    this.absorbed = new Set();
+    this.findAccumulations();
+    const isFree = (id: number): boolean => this.live[id]! && !options.given.has(id);
+    const writes = nodes.filter(({ id, op }) => this.live[id] && OPS[op]!.writes).map(({ id }) => id);
+    this.fusions = findFusions({ nodes, isFree, readers, writes, taken: new Set(this.inPlaceOf.values()) });
+    for (const { parts } of this.fusions.values()) for (const part of parts) this.absorbed.add(part);
   }
 
   /** Nodes that the roots need, fed ones included, in creation order. */
@@ -84,35 +86,11 @@ export class Lowering {
     return this.options.graph.nodes[id]!.shape.map((size) => (size === BATCH ? this.options.batchSize : size));
   }
 
-  /** Fused, a node moves down to its reader: not past a write, which it must not see. */
-  private findFusions(readers: number[]): void {
-    const { nodes } = this.options.graph;
-    const writes = nodes.filter(({ id, op }) => this.live[id] && OPS[op]!.writes).map(({ id }) => id);
-    for (const node of nodes) {
-      if (!this.live[node.id] || this.options.given.has(node.id)) continue;
-      const previous = nodes[node.inputs[0] ?? -1];
-      if (previous === undefined || readers[previous.id] !== 1 || this.options.given.has(previous.id)) continue;
-      if (writes.some((id) => id > previous.id && id < node.id)) continue;
-      const fusable = previous.op === "matmul" || previous.op === "conv2d";
-      const vector = node.op === "biasAdd" && nodes[node.inputs[1]!]!.shape.length === 1;
-      if (vector && fusable && previous.id !== node.inputs[1]) {
-        this.fusions.set(node.id, { producer: previous, bias: node.inputs[1]!, relu: false });
-        this.absorbed.add(previous.id);
-      } else if (node.op === "relu" && (fusable || this.fusions.has(previous.id))) {
-        const before = this.fusions.get(previous.id) ?? { producer: previous };
-        this.fusions.set(node.id, { ...before, relu: true });
-        this.fusions.delete(previous.id);
-        this.absorbed.add(previous.id);
-      }
-    }
-  }
-
   /** A table that embeds and also projects (tied weights) gets its two gradients in one place. */
-  private findAccumulations(readers: number[]): void {
+  private findAccumulations(): void {
     const { nodes } = this.options.graph;
     const ownedBy = (node: GraphNode | undefined, op: string): node is GraphNode => node?.op === op &&
-      readers[node.id] === 1 && !this.absorbed.has(node.id) && !this.options.targets.has(node.id) &&
-      !this.options.given.has(node.id);
+      this.readers[node.id]!.length === 1 && !this.options.targets.has(node.id) && !this.options.given.has(node.id);
     for (const node of nodes) {
       if (!this.live[node.id] || node.op !== "add" || this.options.given.has(node.id)) continue;
       const [product, gradient] = node.inputs.map((input) => nodes[input]);
@@ -143,7 +121,8 @@ export class Lowering {
   private lower(node: GraphNode): void {
     const fusion = this.fusions.get(node.id);
     if (fusion !== undefined) {
-      this.lowerProduct(fusion.producer, node, fusion.bias, fusion.relu);
+      this.count(fusion.producer);
+      this.lowerProduct(fusion, node);
       return;
     }
     const input = (position: number): PlanTensor => this.value(node.inputs[position]!);
@@ -152,7 +131,7 @@ export class Lowering {
     switch (node.op) {
       case "matmul":
       case "conv2d":
-        this.lowerProduct(node, node, undefined, false, true);
+        this.lowerProduct({ producer: node, parts: [] }, node);
         break;
       case "biasAdd":
         this.builder.emit("bias_add", [input(0), input(1)], [this.output(node)]);
@@ -313,18 +292,25 @@ export class Lowering {
     }
   }
 
-  private lowerProduct(producer: GraphNode, node: GraphNode, bias: number | undefined, relu: boolean, counted = false): void {
-    if (!counted) this.count(producer);
+  /** A product or convolution and what follows it, as the value of `node`. */
+  private lowerProduct(fusion: Fusion, node: GraphNode): void {
+    const { producer, bias, activation, before, residual, saved } = fusion;
     const product = producer.op === "matmul";
     // All dimensions but the last count a product's rows.
     const matrix = (tensor: PlanTensor): PlanTensor => (product ? this.rows(tensor, tensor.shape.at(-1)!) : tensor);
     const inputs = producer.inputs.map((input) => matrix(this.value(input)));
     if (bias !== undefined) inputs.push(this.value(bias));
+    for (const operand of [before, residual]) if (operand !== undefined) inputs.push(matrix(this.value(operand)));
     const attributes: Record<string, number> = product
       ? { transA: Number(producer.attributes.transposeA), transB: Number(producer.attributes.transposeB) }
       : { ...(producer.attributes as Record<string, number>) };
-    this.builder.emit(product ? "gemm" : "conv2d", inputs, [matrix(this.output(node))],
-      { ...attributes, relu: Number(relu), ...(product && this.options.precision === "bf16" && { bf16: 1 }) });
+    if (product && this.options.precision === "bf16") attributes.bf16 = 1;
+    if (activation !== undefined) attributes[activation] = 1;
+    if (before !== undefined) attributes.gradient = 1;
+    if (residual !== undefined) attributes.residual = 1;
+    const outputs = [matrix(this.output(node))];
+    if (saved !== undefined) outputs.push(matrix(this.output(this.options.graph.nodes[saved]!)));
+    this.builder.emit(product ? "gemm" : "conv2d", inputs, outputs, attributes);
   }
 
   /** The tensor as a matrix of rows of `columns`. */
@@ -336,7 +322,7 @@ export class Lowering {
   /** Whether only the loss reads these logits, so that their gradient may take their place. */
   private ownsLogits(id: number): boolean {
     const { op } = this.options.graph.nodes[id]!;
-    return (op === "matmul" || op === "biasAdd") && this.readers[id] === 1 && !this.options.targets.has(id) &&
+    return (op === "matmul" || op === "biasAdd") && this.readers[id]!.length === 1 && !this.options.targets.has(id) &&
       !this.options.given.has(id);
   }
 
