@@ -1,7 +1,9 @@
 // Owns the list of kernel lines: what is computed, how much work it is, and who is held against whom.
 // Invariant: every side gets the same `request` and times the same work; `work` counts a multiply-add as two.
 
-export const PEERS = ["onednn", "openblas", "torch", "onnxruntime", "tfjs"];
+import { hashLines, transformerLines } from "./transformer-lines.mjs";
+
+export const PEERS = ["onednn", "openblas", "torch", "onnxruntime", "tfjs", "noble", "xmrig", "small"];
 
 const gflops = { unit: "GFLOP/s", scale: 1e-9 };
 const gops = { unit: "GOP/s", scale: 1e-9 };
@@ -112,7 +114,10 @@ const nullStep = [1, 2].map((threads) => ({
 }));
 
 /** Each file of lines adds its list here. */
-export const lines = [...nullStep, ...square, ...linears, ...int8, ...exact, ...convolutions, ...adam, ...proof];
+export const lines = [
+  ...nullStep, ...square, ...linears, ...transformerLines({ onBoth, gflops, gigabytes }), ...int8, ...exact, ...convolutions,
+  ...adam, ...proof, ...hashLines({ onBoth, gigabytes }),
+];
 
 /** The physical limits by name, each by thread count; `int8` is the faster of VNNI and AMX. */
 export const limits = [1, 2].flatMap((threads) => [

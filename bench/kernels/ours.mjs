@@ -13,20 +13,34 @@ let state = 1;
 const random = () => (state = (Math.imul(state, 1664525) + 1013904223) | 0) / 2 ** 31;
 const size = (shape) => shape.reduce((product, each) => product * each, 1);
 
-/** A plan of one operation over fresh random tensors. @returns its body and its end. */
+/** Not below zero: second moments have roots. One block over and over: 25 M calls of random() would take seconds. */
+const block = Float32Array.from({ length: 65521 }, () => Math.abs(random()));
+function values(count) {
+  const out = new Float32Array(count);
+  for (let at = 0; at < count; at += block.length) out.set(block.subarray(0, Math.min(block.length, count - at)), at);
+  return out;
+}
+
+/**
+ * A plan of one operation over fresh random tensors; an input as { ids, shape } holds integers below `ids`.
+ * @returns its body and its end.
+ */
 function planOf({ threads }, op, inputs, outputs, attrs = {}, inPlace = {}) {
   const tensors = [];
   let arenaBytes = 0;
-  const add = (shape, index) => {
-    tensors.push({ name: `t${index}`, dtype: "f32", shape, offsetBytes: arenaBytes });
+  const add = (operand, index) => {
+    const shape = operand.shape ?? operand;
+    tensors.push({ name: `t${index}`, dtype: operand.ids ? "i32" : "f32", shape, offsetBytes: arenaBytes });
     arenaBytes += Math.ceil((size(shape) * 4) / 64) * 64;
     return tensors.length - 1;
   };
   const ins = inputs.map(add);
   const outs = outputs.map((shape, i) => (inPlace[i] === undefined ? add(shape, inputs.length + i) : ins[inPlace[i]]));
   const plan = deviceOf(threads).createPlan({ tensors, arenaBytes, ops: [{ op, in: ins, out: outs, attrs }] });
-  // Not below zero: second moments have roots.
-  for (const id of ins) plan.write(id, Float32Array.from({ length: size(tensors[id].shape) }, () => Math.abs(random())));
+  inputs.forEach(({ ids }, id) => {
+    const count = size(tensors[id].shape);
+    plan.write(id, ids ? Int32Array.from({ length: count }, () => Math.floor(Math.abs(random()) * ids)) : values(count));
+  });
   return { run: () => plan.runSync(), close: () => plan.close() };
 }
 
@@ -68,6 +82,51 @@ const cases = {
     const [a, bT] = [bytes(m * k), bytes(n * k)];
     const [key, target] = [new Uint8Array(32), new Uint8Array(32)];
     return { run: () => device.crmScan(a, bT, { m, n, k }, key, target), close() {} };
+  },
+  "linear-gelu": (request) => {
+    const { m, n, k } = request;
+    return planOf(request, "gemm", [[m, k], [k, n], [n]], [[m, n]], { geluTanh: 1 });
+  },
+  attention(request) {
+    const { batch, heads, length, size: d, causal } = request;
+    return planOf(request, "attention", [[batch, length, 3 * heads * d]], [[batch, length, heads * d], [batch, heads, length]], { heads, causal });
+  },
+  "attention-grad"(request) {
+    const { batch, heads, length, size: d, causal } = request;
+    const [qkv, out] = [[batch, length, 3 * heads * d], [batch, length, heads * d]];
+    return planOf(request, "attention_grad", [out, qkv, out, [batch, heads, length]], [qkv], { heads, causal });
+  },
+  layernorm: (request) => {
+    const { rows, columns } = request;
+    return planOf(request, "layer_norm", [[rows, columns], [columns], [columns]], [[rows, columns], [rows], [rows]], { epsilon: 1e-5 });
+  },
+  "layernorm-grad"(request) {
+    const { rows, columns } = request;
+    const x = [rows, columns];
+    return planOf(request, "layer_norm_grad", [x, x, [columns], [rows], [rows]], [x, [columns], [columns]]);
+  },
+  rmsnorm: (request) => {
+    const { rows, columns } = request;
+    return planOf(request, "rms_norm", [[rows, columns], [columns]], [[rows, columns], [rows]], { epsilon: 1e-5 });
+  },
+  softmax: (request) => planOf(request, "softmax", [[request.rows, request.columns]], [[request.rows, request.columns]]),
+  gelu: (request) => planOf(request, request.tanh ? "gelu_tanh" : "gelu", [[request.n]], [[request.n]]),
+  embedding(request) {
+    const { rows, columns, vocabulary } = request;
+    return planOf(request, "embedding", [[vocabulary, columns], { ids: vocabulary, shape: [rows] }], [[rows, columns]]);
+  },
+  "softmax-ce"(request) {
+    const { rows, columns } = request;
+    return planOf(request, "softmax_xent", [[rows, columns], { ids: columns, shape: [rows] }], [[1], [rows, columns]]);
+  },
+  blake3({ size: length, threads }) {
+    const device = deviceOf(threads), data = new Uint8Array(length).fill(7);
+    return { run: () => device.blake3(data), close() {} };
+  },
+  cn2({ hashes, threads }) {
+    const device = deviceOf(threads), data = new Uint8Array(76), target = new Uint8Array(32);
+    const options = { nonceOffset: 39, nonceBytes: 4, nonceStart: 0n, count: BigInt(hashes), target };
+    return { run: () => device.cn2Scan(data, options), close() {}, isAsync: true };
   },
   adamw: (request) => {
     const { n } = request;

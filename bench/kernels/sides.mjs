@@ -39,6 +39,17 @@ const starters = {
     }
     return [process.execPath, [join(peers, "tfjs-kernels.mjs")]];
   },
+  noble: () => [process.execPath, [join(peers, "noble-kernels.mjs")]],
+  // Whoever has XMRig's CryptoNight built names a program that answers as side.h does.
+  xmrig: () => {
+    if (!process.env.TESRA_XMRIG) throw new Error("no XMRig: TESRA_XMRIG names a program that times it (bench/README.md)");
+    return [process.env.TESRA_XMRIG];
+  },
+  // PR_SET_THP_DISABLE, 41, outlives exec; reserved huge pages, where a machine has them, stay.
+  small: () => {
+    const script = "import ctypes,os,sys; ctypes.CDLL(None).prctl(41,1,0,0,0); os.execv(sys.argv[1],sys.argv[1:])";
+    return ["python3", ["-c", script, process.execPath, join(here, "ours.mjs")]];
+  },
 };
 export const titles = {
   ours: "ours",
@@ -47,6 +58,9 @@ export const titles = {
   torch: "PyTorch",
   onnxruntime: "onnxruntime",
   tfjs: "tfjs-wasm",
+  noble: "@noble/hashes",
+  xmrig: "XMRig",
+  small: "ours, small pages",
 };
 
 function compiled(source, libraries, reason) {

@@ -111,15 +111,16 @@ const show = (row) =>
         .map(([name, peer]) => `, ${titles[name]} ${figure(peer)} (${peer.reason ?? ratio(peer.ratio)})`)
         .join("")}`;
 
-/** Each peer's cell: its figure, then ours over it with the spread. A floor not reached is marked. */
+/** Each peer's cell: its figure, then ours over it with the spread. Where there are a floor and a goal, whether they are met. */
 export function table(results) {
   const columns = PEERS.filter((name) => results.some(({ peers }) => peers[name] !== undefined));
   const isPlain = results.some(({ peers }) => peers.ours !== undefined);
   const cell = (peer) => {
     if (peer?.median === undefined) return "";
     const { median: middle, min, max } = peer.ratio;
-    const missed = peer.floor !== null && middle < peer.floor ? ` < ${peer.floor}!` : "";
-    return `${figure(peer)} (${middle.toFixed(2)}x, ${min.toFixed(2)} to ${max.toFixed(2)}${missed})`;
+    const { floor, goal } = peer;
+    const verdict = floor === null ? "" : `; floor ${floor} ${middle < floor ? "MISSED" : "met"}, goal ${goal} ${middle < goal ? "missed" : "met"}`;
+    return `${figure(peer)} (${middle.toFixed(2)}x, ${min.toFixed(2)} to ${max.toFixed(2)}${verdict})`;
   };
   const head = ["line", "unit", "ours", "of the limit", ...columns.map((name) => titles[name])];
   if (isPlain) head.push("our plain product");

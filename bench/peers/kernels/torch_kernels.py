@@ -6,6 +6,7 @@ import sys
 import time
 
 import torch
+import torch.nn.functional as F
 
 torch.set_grad_enabled(False)
 torch.manual_seed(1)
@@ -50,7 +51,95 @@ def adamw(request):
     return optimizer.step
 
 
+def linear_gelu(request):
+    m, n, k = request["m"], request["n"], request["k"]
+    x, w, bias = torch.rand(m, k), torch.rand(k, n), torch.rand(n)
+    out, y = torch.empty(m, n), torch.empty(m, n)
+    return lambda: torch._C._nn.gelu(torch.addmm(bias, x, w, out=out), approximate="tanh", out=y)
+
+
+def heads_of(request):
+    shape = [request[key] for key in ("batch", "heads", "length", "size")]
+    return [torch.rand(shape) for _ in range(3)]
+
+
+def attention(request):
+    q, k, v = heads_of(request)
+    return lambda: F.scaled_dot_product_attention(q, k, v, is_causal=bool(request["causal"]))
+
+
+def attention_grad(request):
+    with torch.enable_grad():
+        leaves = [x.requires_grad_() for x in heads_of(request)]
+        out = F.scaled_dot_product_attention(*leaves, is_causal=bool(request["causal"]))
+    dout = torch.rand_like(out)
+    return lambda: torch.autograd.grad(out, leaves, dout, retain_graph=True)
+
+
+def rows_of(request):
+    return torch.rand(request["rows"], request["columns"])
+
+
+def layernorm(request):
+    x, gamma, beta = rows_of(request), torch.rand(request["columns"]), torch.rand(request["columns"])
+    return lambda: torch.native_layer_norm(x, gamma.shape, gamma, beta, 1e-5)
+
+
+def layernorm_grad(request):
+    x, dy = rows_of(request), rows_of(request)
+    gamma, beta = torch.rand(request["columns"]), torch.rand(request["columns"])
+    _, mean, rstd = torch.native_layer_norm(x, gamma.shape, gamma, beta, 1e-5)
+    mask = [True, True, True]
+    return lambda: torch.ops.aten.native_layer_norm_backward(dy, x, gamma.shape, mean, rstd, gamma, beta, mask)
+
+
+def rmsnorm(request):
+    x, gamma = rows_of(request), torch.rand(request["columns"])
+    return lambda: F.rms_norm(x, gamma.shape, gamma, 1e-5)
+
+
+def softmax(request):
+    x = rows_of(request)
+    out = torch.empty_like(x)
+    return lambda: torch.softmax(x, 1, out=out)
+
+
+def gelu(request):
+    x = torch.rand(request["n"])
+    out = torch.empty_like(x)
+    form = "tanh" if request.get("tanh") else "none"
+    return lambda: torch._C._nn.gelu(x, approximate=form, out=out)
+
+
+def embedding(request):
+    table = torch.rand(request["vocabulary"], request["columns"])
+    ids = torch.randint(0, request["vocabulary"], (request["rows"],))
+    out = torch.empty(request["rows"], request["columns"])
+    return lambda: torch.index_select(table, 0, ids, out=out)
+
+
+def softmax_ce(request):
+    logits = rows_of(request).requires_grad_()
+    labels = torch.randint(0, request["columns"], (request["rows"],))
+
+    def step():
+        with torch.enable_grad():
+            return torch.autograd.grad(F.cross_entropy(logits, labels), logits)
+
+    return step
+
+
 CASES = {
+    "linear-gelu": linear_gelu,
+    "attention": attention,
+    "attention-grad": attention_grad,
+    "layernorm": layernorm,
+    "layernorm-grad": layernorm_grad,
+    "rmsnorm": rmsnorm,
+    "softmax": softmax,
+    "gelu": gelu,
+    "embedding": embedding,
+    "softmax-ce": softmax_ce,
     "sgemm": products,
     "int8": int8,
     "conv": convolutions,
