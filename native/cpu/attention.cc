@@ -1,7 +1,12 @@
 // Owns: attention over tasks: forward, a block of queries of one head against that head's packed keys and
-// values; backward, one head. Heads go forward in groups, so that what is packed stays in the last cache
+// values; backward, one head, or a block of keys where there are few heads. Heads go forward in groups, so that what is packed stays in the last cache
 // level and scratch stays bounded for any batch.
+#include <atomic>
+#include <new>
+#include <thread>
+
 #include "cpu.h"
+#include "relax.h"
 
 namespace tesra {
 namespace {
@@ -38,6 +43,37 @@ template <class Op>
 int64_t offset_of(const Op& o, int64_t h, int64_t stride) {
   return h / o.heads * o.length * stride + h % o.heads * o.head_size;
 }
+
+// Key blocks whose part a block of dq has.
+using Turn = std::atomic<int32_t>;
+
+void wait_for_turn(void* of, int32_t query_block, int32_t key_block) {
+  const Turn& turn = static_cast<Turn*>(of)[query_block];
+  for (int spins = 0; turn.load(std::memory_order_acquire) != key_block; ++spins) {
+    if (spins < 1000) relax();
+    else std::this_thread::yield();
+  }
+}
+void end_turn(void* of, int32_t query_block, int32_t key_block) {
+  static_cast<Turn*>(of)[query_block].store(key_block + 1, std::memory_order_release);
+}
+
+// The scratch of a gradient, in floats. A head is one task; where that would leave threads idle, its
+// key blocks are tasks of their own, which add to dq in turns.
+struct GradLayout {
+  GradLayout(const Context& cx, const tesra_attention_grad& o) {
+    const Geometry g = geometry_of(cx, o);
+    const int64_t threads = cx.pool->threads();
+    split = threads > 1 && g.blocks > 1 && g.heads > 0 && g.heads < 2 * threads;
+    heads = split ? g.heads : threads;
+    shared = attention_shared(o.length, g.padded);
+    own = attention_own(g.padded);
+    turns = heads * shared + threads * own;
+    total = turns + (split ? g.heads * g.blocks : 0);
+  }
+  bool split;
+  int64_t heads, shared, own, turns, total;
+};
 
 }  // namespace
 
@@ -87,14 +123,16 @@ void attention(const Context& cx, const tesra_attention& o, float* scratch) {
 }
 
 size_t attention_grad_scratch(const Context& cx, const tesra_attention_grad& o) {
-  const Geometry g = geometry_of(cx, o);
-  return static_cast<size_t>(cx.pool->threads() * attention_head_scratch(o.length, g.padded));
+  return static_cast<size_t>(GradLayout(cx, o).total);
 }
 
 void attention_grad(const Context& cx, const tesra_attention_grad& o, float* scratch) {
   const Geometry g = geometry_of(cx, o);
-  const int64_t own = attention_head_scratch(o.length, g.padded);
-  cx.pool->run(g.heads, [&](int64_t h, int thread) {
+  const GradLayout layout(cx, o);
+  const TransformerKernels& k = cx.kernels->transformer;
+  const int blocks = static_cast<int>(g.blocks);
+  // Head h by what it shares and what a thread owns.
+  const auto head = [&](int64_t h, int64_t shared, int thread) {
     const int64_t at = offset_of(o, h, g.stride), out = offset_of(o, h, g.out_stride);
     AttentionHead a;
     a.q = o.qkv + at;
@@ -106,7 +144,9 @@ void attention_grad(const Context& cx, const tesra_attention_grad& o, float* scr
     a.dq = o.dqkv + at;
     a.dk = a.dq + g.out_stride;
     a.dv = a.dk + g.out_stride;
-    a.scratch = scratch + thread * own;
+    a.shared = scratch + shared * layout.shared;
+    a.own = scratch + layout.heads * layout.shared + thread * layout.own;
+    a.turns = nullptr;
     a.stride = g.stride;
     a.out_stride = g.out_stride;
     a.length = o.length;
@@ -114,7 +154,32 @@ void attention_grad(const Context& cx, const tesra_attention_grad& o, float* scr
     a.head_padded = g.padded;
     a.scale = tesra_attention_scale(o.head_size);
     a.causal = o.causal != 0;
-    cx.kernels->transformer.attention_grad(a);
+    return a;
+  };
+  if (!layout.split) {
+    cx.pool->run(g.heads, [&](int64_t h, int thread) {
+      const AttentionHead a = head(h, thread, thread);
+      for (int b = 0; b < blocks; ++b) k.attention_grad_rows(a, b);
+      for (int b = 0; b < blocks; ++b) k.attention_grad_keys(a, b);
+      for (int b = 0; b < blocks; ++b) k.attention_grad_store(a, b);
+    });
+    return;
+  }
+  Turn* const turns = reinterpret_cast<Turn*>(scratch + layout.turns);
+  cx.pool->run(g.heads * blocks, [&](int64_t task, int thread) {
+    new (turns + task) Turn(0);
+    k.attention_grad_rows(head(task / blocks, task / blocks, thread), static_cast<int>(task % blocks));
+  });
+  // Tasks are begun in order, so whoever waits for the key block before waits for one that is under way.
+  cx.pool->run(g.heads * blocks, [&](int64_t task, int thread) {
+    const int64_t h = task % g.heads;
+    AttentionHead a = head(h, h, thread);
+    const AttentionTurns order{wait_for_turn, end_turn, turns + h * blocks};
+    a.turns = &order;
+    k.attention_grad_keys(a, static_cast<int>(task / g.heads));
+  });
+  cx.pool->run(g.heads * blocks, [&](int64_t task, int thread) {
+    k.attention_grad_store(head(task / blocks, task / blocks, thread), static_cast<int>(task % blocks));
   });
 }
 

@@ -19,19 +19,32 @@ struct AttentionQueries {
   bool causal;
 };
 
-// The gradient of one head. scratch: attention_head_scratch() floats.
+// The order in which tasks that share a head add to a block of dq: key blocks ascending, as attention.h
+// has it.
+struct AttentionTurns {
+  void (*wait)(void* of, int32_t query_block, int32_t key_block);  // until it is this key block's turn
+  void (*done)(void* of, int32_t query_block, int32_t key_block);
+  void* of;
+};
+
+// The gradient of one head. shared: attention_shared() floats, of the head; own: attention_own() floats,
+// of the task. turns: NULL when one task goes through the key blocks in order.
 struct AttentionHead {
   const float *q, *k, *v, *out, *dout, *lse;
-  float *dq, *dk, *dv, *scratch;
+  float *dq, *dk, *dv, *shared, *own;
+  const AttentionTurns* turns;
   int64_t stride, out_stride;
   int32_t length, head_size, head_padded;
   float scale;
   bool causal;
 };
-inline int64_t attention_head_scratch(int32_t length, int32_t head_padded) {
+inline int64_t attention_shared(int32_t length, int32_t head_padded) {
   constexpr int64_t block = TESRA_ATTENTION_BLOCK;
-  const int64_t rows = (length + block - 1) / block * block;
-  return rows * (3 * head_padded + 2) + block * (5 * head_padded + 2 * block);
+  return (length + block - 1) / block * block * (3 * head_padded + 2);
+}
+inline int64_t attention_own(int32_t head_padded) {
+  constexpr int64_t block = TESRA_ATTENTION_BLOCK;
+  return block * (5 * head_padded + 2 * block);
 }
 
 // What gemm.h fuses behind the bias, over rows x columns of C; all at the tile's first element, rows
@@ -57,7 +70,11 @@ struct TransformerKernels {
   float (*square_sum)(const float* x, int32_t n);  // of fma(x, x, .) by lanes
   void (*multiply)(float* x, int64_t n, float by);
   void (*attention_queries)(const AttentionQueries& o);
-  void (*attention_grad)(const AttentionHead& o);
+  // In this order, each over all blocks: what a block of rows needs (queries scaled, dout, e, lse), a
+  // block of keys with dk and dv, and a block of dq's rows written out.
+  void (*attention_grad_rows)(const AttentionHead& o, int block);
+  void (*attention_grad_keys)(const AttentionHead& o, int block);
+  void (*attention_grad_store)(const AttentionHead& o, int block);
 };
 
 }  // namespace tesra
