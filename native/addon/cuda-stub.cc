@@ -2,7 +2,7 @@
 #include <cstdio>
 #include <cstring>
 
-#include "../kernels/backend.h"
+#include "../kernels/profile.h"
 
 namespace {
 
@@ -29,3 +29,9 @@ const tesra_backend kStub = {
 }  // namespace
 
 extern "C" const tesra_backend* tesra_cuda_backend(void) { return &kStub; }
+
+// Never reached: without a device there is no plan.
+extern "C" int tesra_cuda_plan_profile(tesra_device*, tesra_plan*, tesra_span*,
+                                       tesra_error* error) {
+  return open(nullptr, nullptr, error);
+}

@@ -1,6 +1,9 @@
 #include "plan-object.h"
 
 #include <cstring>
+#include <utility>
+
+#include "../kernels/profile.h"
 
 namespace tesra {
 namespace {
@@ -39,6 +42,7 @@ Napi::Function PlanObject::define(Napi::Env env) {
                       InstanceMethod<&PlanObject::read>("read"),
                       InstanceMethod<&PlanObject::arena>("arena"),
                       InstanceMethod<&PlanObject::run>("run"),
+                      InstanceMethod<&PlanObject::profile>("profile"),
                       InstanceMethod<&PlanObject::run_sync>("runSync"),
                       InstanceAccessor<&PlanObject::multiply_adds>("multiplyAdds"),
                       InstanceMethod<&PlanObject::close>("close")});
@@ -65,6 +69,7 @@ bool PlanObject::build(Napi::Env env, std::shared_ptr<DeviceCore> device, Napi::
   tensors_ = std::move(parsed.tensors);
   arena_bytes_ = parsed.arena_bytes;
   multiply_adds_ = parsed.multiply_adds;
+  op_multiply_adds_ = std::move(parsed.op_multiply_adds);
   return true;
 }
 
@@ -153,8 +158,8 @@ Napi::Value PlanObject::arena(const Napi::CallbackInfo& info) {
   return b;
 }
 
-Napi::Value PlanObject::run(const Napi::CallbackInfo& info) {
-  Napi::Env env = info.Env();
+Napi::Promise PlanObject::submit(Napi::Env env, std::function<int(tesra_error*)> work,
+                                 std::function<Napi::Value(Napi::Env)> result) {
   auto job = std::make_unique<Job>(env);
   if (!core_ || core_->device->closed() || core_->running) {
     const bool busy = core_ && core_->running;
@@ -167,11 +172,42 @@ Napi::Value PlanObject::run(const Napi::CallbackInfo& info) {
   std::shared_ptr<PlanCore> core = core_;
   core->running = true;
   job->kept.push_back(Napi::Persistent(Value()));
-  job->work = [core](tesra_error* error) {
-    return core->device->backend->plan_run(core->device->device, core->plan, error);
-  };
+  job->work = std::move(work);
+  job->result = std::move(result);
   job->settled = [core] { core->running = false; };
   return core_->device->submit(env, std::move(job));
+}
+
+Napi::Value PlanObject::run(const Napi::CallbackInfo& info) {
+  return submit(
+      info.Env(),
+      [core = core_](tesra_error* error) {
+        return core->device->backend->plan_run(core->device->device, core->plan, error);
+      },
+      nullptr);
+}
+
+// Three numbers an operation: start and end in nanoseconds, multiply-adds.
+Napi::Value PlanObject::profile(const Napi::CallbackInfo& info) {
+  const std::vector<double>& work = op_multiply_adds_;
+  auto spans = std::make_shared<std::vector<tesra_span>>(work.size());
+  return submit(
+      info.Env(),
+      [core = core_, spans](tesra_error* error) {
+        const DeviceCore& d = *core->device;
+        return d.backend->host_memory
+                   ? tesra_cpu_plan_profile(d.device, core->plan, spans->data(), error)
+                   : tesra_cuda_plan_profile(d.device, core->plan, spans->data(), error);
+      },
+      [spans, work](Napi::Env env) -> Napi::Value {
+        Napi::Float64Array out = Napi::Float64Array::New(env, 3 * work.size());
+        for (size_t i = 0; i < work.size(); ++i) {
+          out[3 * i] = static_cast<double>((*spans)[i].start_ns);
+          out[3 * i + 1] = static_cast<double>((*spans)[i].end_ns);
+          out[3 * i + 2] = work[i];
+        }
+        return out;
+      });
 }
 
 Napi::Value PlanObject::run_sync(const Napi::CallbackInfo& info) {

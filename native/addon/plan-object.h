@@ -3,6 +3,7 @@
 #pragma once
 #include <napi.h>
 
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -34,16 +35,21 @@ class PlanObject : public Napi::ObjectWrap<PlanObject> {
   Napi::Value read(const Napi::CallbackInfo& info);
   Napi::Value arena(const Napi::CallbackInfo& info);
   Napi::Value run(const Napi::CallbackInfo& info);
+  Napi::Value profile(const Napi::CallbackInfo& info);
   Napi::Value run_sync(const Napi::CallbackInfo& info);
   Napi::Value multiply_adds(const Napi::CallbackInfo& info);
   void close(const Napi::CallbackInfo& info);
 
   bool usable(Napi::Env env);
+  // Posts work that has the plan to itself; rejects at once when it is closed or busy.
+  Napi::Promise submit(Napi::Env env, std::function<int(tesra_error*)> work,
+                       std::function<Napi::Value(Napi::Env)> result);
   const Tensor* tensor(const Napi::CallbackInfo& info, View* view);
   std::shared_ptr<PlanCore> core_;
   std::vector<Tensor> tensors_;
   uint64_t arena_bytes_ = 0;
   double multiply_adds_ = 0;
+  std::vector<double> op_multiply_adds_;
   Napi::Reference<Napi::ArrayBuffer> buffer_;
 };
 

@@ -126,6 +126,7 @@ bool parse_plan(Napi::Env env, Napi::Value spec, AllocateArena allocate, void* c
     }
     out->ops.push_back(op);
     out->multiply_adds += macs;
+    out->op_multiply_adds.push_back(macs);
   }
   return !env.IsExceptionPending();
 }

@@ -27,6 +27,7 @@ struct ParsedPlan {
   std::vector<tesra_op> ops;
   uint64_t arena_bytes = 0;
   double multiply_adds = 0;
+  std::vector<double> op_multiply_adds;  // of each operation
 };
 
 // Throws a typed JavaScript error and returns false when anything is wrong. Pointers inside the

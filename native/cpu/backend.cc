@@ -1,6 +1,7 @@
 // Owns: the CPU back end's table of functions, its instruction set choice, devices and plans.
 // Invariant: plan_run allocates nothing; all scratch of a plan is one block, shared by its
 // operations because they run one after another.
+#include <chrono>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -17,6 +18,7 @@
 #include <cpuid.h>
 #endif
 
+#include "../kernels/profile.h"
 #include "cn2/device.h"
 #include "cpu.h"
 
@@ -338,6 +340,22 @@ int plan_run(tesra_device* device, tesra_plan* plan, tesra_error* error) {
   return TESRA_OK;
 }
 
+int plan_profile(tesra_device* device, tesra_plan* plan, tesra_span* spans, tesra_error* error) {
+  const auto start = std::chrono::steady_clock::now();
+  const auto elapsed = [&] {
+    return static_cast<uint64_t>(std::chrono::duration_cast<std::chrono::nanoseconds>(
+                                     std::chrono::steady_clock::now() - start)
+                                     .count());
+  };
+  for (const tesra_op& op : plan->ops) {
+    spans->start_ns = elapsed();
+    const int code = execute(device->context, op, plan->scratch, error);
+    if (code != TESRA_OK) return code;
+    spans++->end_ns = elapsed();
+  }
+  return TESRA_OK;
+}
+
 void plan_destroy(tesra_device*, tesra_plan* plan) {
   if (!plan) return;
   std::free(plan->scratch);
@@ -398,3 +416,8 @@ const tesra_backend kBackend = {
 }  // namespace tesra
 
 extern "C" const tesra_backend* tesra_cpu_backend(void) { return &tesra::kBackend; }
+
+extern "C" int tesra_cpu_plan_profile(tesra_device* device, tesra_plan* plan, tesra_span* spans,
+                                      tesra_error* error) {
+  return tesra::plan_profile(device, plan, spans, error);
+}

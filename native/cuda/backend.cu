@@ -2,7 +2,7 @@
 // Invariant: one device = one GPU and one stream; every entry sets the GPU first, every exit that
 // promises results has synchronised the stream. Grown work buffers are kept until close and hold no
 // state between calls.
-#include "../kernels/backend.h"
+#include "../kernels/profile.h"
 
 #include <algorithm>
 #include <cstdio>
@@ -65,6 +65,8 @@ struct tesra_plan {
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t executable = nullptr;
   void* scratch = nullptr;
+  std::vector<tesra_op> ops;            // for profiles, as the graph has them
+  std::vector<size_t> scratch_offsets;  // of each operation
 };
 
 namespace tesra::cuda {
@@ -196,14 +198,20 @@ void destroyPlan(tesra_device* device, tesra_plan* plan) {
   delete plan;
 }
 
+cudaError_t launchPlanOp(tesra_device* device, const tesra_plan* plan, size_t i) {
+  return launchOp(launchOn(device, static_cast<char*>(plan->scratch) + plan->scratch_offsets[i]),
+                  plan->ops[i]);
+}
+
 // Captures the operations into a graph. Every operation has scratch of its own.
 int record(tesra_device* device, tesra_plan* plan, const tesra_op* ops, size_t count,
            tesra_error* error) {
   TESRA_ENTER(device);
-  std::vector<size_t> offsets(count);
+  plan->ops.assign(ops, ops + count);
+  plan->scratch_offsets.resize(count);
   size_t total = 0;
   for (size_t i = 0; i < count; i++) {
-    offsets[i] = total;
+    plan->scratch_offsets[i] = total;
     total += alignUp(scratchBytes(ops[i], device->multiprocessors), kScratchAlignment);
   }
   if (total) {
@@ -215,9 +223,7 @@ int record(tesra_device* device, tesra_plan* plan, const tesra_op* ops, size_t c
             cudaStreamBeginCapture(device->stream, cudaStreamCaptureModeThreadLocal));
   cudaError_t status = cudaSuccess;
   size_t at = 0;
-  for (; at < count && status == cudaSuccess; at++) {
-    status = launchOp(launchOn(device, static_cast<char*>(plan->scratch) + offsets[at]), ops[at]);
-  }
+  for (; at < count && status == cudaSuccess; at++) status = launchPlanOp(device, plan, at);
   const cudaError_t ended = cudaStreamEndCapture(device->stream, &plan->graph);
   if (status != cudaSuccess) {
     char doing[64];
@@ -248,6 +254,48 @@ int runPlan(tesra_device* device, tesra_plan* plan, tesra_error* error) {
   TESRA_ENTER(device);
   TESRA_TRY("starting a plan", cudaGraphLaunch(plan->executable, device->stream));
   return synchronise(device, error);
+}
+
+// Two events an operation: what lies between one operation's end and the next one's start is the time
+// in which the stream waits for the host.
+class Timeline {
+ public:
+  ~Timeline() {
+    for (const cudaEvent_t event : events_) cudaEventDestroy(event);
+  }
+  cudaError_t mark(cudaStream_t stream) {
+    cudaEvent_t event = nullptr;
+    const cudaError_t created = cudaEventCreate(&event);
+    if (created != cudaSuccess) return created;
+    events_.push_back(event);
+    return cudaEventRecord(event, stream);
+  }
+  // Nanoseconds from the first mark to mark `i`; after the stream was synchronised.
+  cudaError_t since(size_t i, uint64_t* ns) const {
+    float ms = 0;
+    const cudaError_t status = cudaEventElapsedTime(&ms, events_[0], events_[i]);
+    *ns = static_cast<uint64_t>(static_cast<double>(ms) * 1e6);
+    return status;
+  }
+
+ private:
+  std::vector<cudaEvent_t> events_;
+};
+
+int profilePlan(tesra_device* device, tesra_plan* plan, tesra_span* spans, tesra_error* error) {
+  TESRA_ENTER(device);
+  Timeline timeline;
+  for (size_t i = 0; i < plan->ops.size(); i++) {
+    TESRA_TRY("timing a plan", timeline.mark(device->stream));
+    TESRA_TRY("starting an operation", launchPlanOp(device, plan, i));
+    TESRA_TRY("timing a plan", timeline.mark(device->stream));
+  }
+  if (const int code = synchronise(device, error)) return code;
+  for (size_t i = 0; i < plan->ops.size(); i++) {
+    TESRA_TRY("timing a plan", timeline.since(2 * i, &spans[i].start_ns));
+    TESRA_TRY("timing a plan", timeline.since(2 * i + 1, &spans[i].end_ns));
+  }
+  return TESRA_OK;
 }
 
 int runOp(tesra_device* device, const tesra_op* op, tesra_error* error) {
@@ -410,4 +458,9 @@ const tesra_backend* tesra_cuda_backend(void) {
       cn2Hash,     cn2Scan,
   };
   return &backend;
+}
+
+extern "C" int tesra_cuda_plan_profile(tesra_device* device, tesra_plan* plan, tesra_span* spans,
+                                       tesra_error* error) {
+  return tesra::cuda::profilePlan(device, plan, spans, error);
 }

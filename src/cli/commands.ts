@@ -22,6 +22,7 @@ export const COMMANDS: readonly CommandEntry[] = [
   { name: "wallet", summary: "keys, balances and transfers", module: "wallet" },
   { name: "chain", summary: "read blocks, transactions, accounts and certificates", module: "chain" },
   { name: "pow", summary: "mine and verify proof-of-work challenges", module: "pow" },
+  { name: "profile", summary: "time each operation of a training step", module: "profile" },
   { name: "doctor", summary: "check this machine and say how to mend what is missing", module: "doctor" },
   { name: "bench", summary: "run the benchmarks", module: "bench" },
   { name: "completion", summary: "print a completion script for bash, zsh or fish", module: "completion" },

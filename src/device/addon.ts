@@ -124,6 +124,8 @@ export interface NativePlan {
   /** The arena's memory on the CPU, undefined on a GPU. */
   arena(): ArrayBuffer | undefined;
   run(): Promise<void>;
+  /** A run that times each operation: start and end in nanoseconds, and multiply-adds, one after the other. */
+  profile(): Promise<Float64Array>;
   runSync(): void;
   readonly multiplyAdds: number;
   close(): void;

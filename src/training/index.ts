@@ -8,7 +8,7 @@ export { glorotUniform, heUniform, type Initializer } from "./graph/initializer.
 export { canonicalJob, jobId, JOB_FORMAT, type Job, type RunPlan } from "./graph/canonical.js";
 export { DEFAULT_JOB_LIMITS, parseJob, type JobLimits, type ParsedJob } from "./graph/parse.js";
 export * as nn from "./nn.js";
-export { cnn, gpt2, GPT2_SMALL, mlp, MODELS, type GptOptions, type LanguageModel, type ModelName } from "./models.js";
+export { cnn, gpt2, GPT2_SMALL, mlp, MODELS, wideCnn, type GptOptions, type LanguageModel, type ModelName } from "./models.js";
 export * as optim from "./optimizer/optim.js";
 export type { LinearDecay, OptimizerDescriptor } from "./optimizer/descriptor.js";
 export type { AsyncRules, TrainOperation } from "./optimizer/optim.js";
@@ -33,6 +33,9 @@ export { decodeSafetensors, encodeSafetensors, type NamedTensor } from "./format
 export { Session, type Progress, type RunOptions, type SessionLink, type SessionModules, type SessionOptions, type SubmittedJob } from "./cluster/session.js";
 export { combineMetrics, MemoryMetrics, type HistogramCounts, type MetricRecord, type MetricsSink } from "./metrics/sink.js";
 export { JsonLinesMetrics, TensorBoardMetrics, type TensorBoardOptions } from "./metrics/metrics-files.js";
+export {
+  chromeTrace, profileStep, summarizeOps, type ChromeTrace, type OpSummary, type ProfiledRun, type ProfileOptions,
+} from "./metrics/step-profile.js";
 export { recordTraining, type TrainingFigures } from "./metrics/training-metrics.js";
 export { GraphError, JobError, SessionError, TrainingError } from "./errors.js";
 

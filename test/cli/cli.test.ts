@@ -1,5 +1,5 @@
 import { execFile, execFileSync } from "node:child_process";
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { createServer, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { tmpdir } from "node:os";
@@ -59,7 +59,7 @@ describe("help", () => {
     expect(top.out).toMatch(/Examples:/);
     const leaves = ["wallet create", "wallet import", "wallet list", "wallet address", "wallet balance",
       "wallet send", "chain status", "chain block", "chain tx", "chain account", "chain certificates",
-      "chain supply", "chain verify", "pow challenge", "pow cn2", "pow verify", "doctor", "bench", "completion"];
+      "chain supply", "chain verify", "pow challenge", "pow cn2", "pow verify", "profile", "doctor", "bench", "completion"];
     const helps = await Promise.all(leaves.map((path) => run([...path.split(" "), "--help"])));
     helps.forEach(({ code, out }, i) => {
       expect([leaves[i], code]).toEqual([leaves[i], 0]);
@@ -173,6 +173,24 @@ describe("proof of work", () => {
     expect(JSON.parse(changed.out)).toMatchObject({ valid: false });
     const other = await run(["pow", "verify", file, "--chain-id", "1", "-o", "json"]);
     expect([other.code, JSON.parse(other.out).reason]).toEqual([1, "chainId is 7357, this chain is 1"]);
+  });
+});
+
+describe("profile", () => {
+  it("times a step, prints a table that adds up and writes a Chrome trace", async () => {
+    const { code, out, err } = await run(["profile", "mlp", "--batch", "8", "--steps", "2", "--threads", "1", "--backend", "cpu",
+      "--trace", "step.json", "-o", "json"]);
+    expect(code).toBe(0);
+    expect(err).toMatch(/mlp, batch 8, cpu .*, 1 thread: [\d.]+ ms a step in its operations; trace in step.json/);
+    const rows = JSON.parse(out) as { op: string; share: number; calls: number }[];
+    expect(rows.find(({ op }) => op === "adam")!.calls).toBe(1);
+    expect(rows.reduce((sum, { share }) => sum + share, 0)).toBeCloseTo(1, 6);
+    const { traceEvents } = JSON.parse(readFileSync(join(home, "step.json"), "utf8")) as { traceEvents: { cat?: string }[] };
+    const perStep = rows.reduce((sum, { calls }) => sum + calls, 0);
+    expect(traceEvents.filter(({ cat }) => cat === "operation")).toHaveLength(2 * perStep);
+    expect(await refusal(["profile", "lenet"])).toMatch(/expected mlp, cnn, cnn-wide, gpt2, got "lenet"/);
+    expect(await refusal(["profile", "mlp", "--steps", "0"])).toMatch(/--steps: expected a whole number/);
+    expect(await refusal(["profile", "mlp", "--trace", "none/step.json", "--steps", "1", "--batch", "1"])).toMatch(/cannot write the trace/);
   });
 });
 

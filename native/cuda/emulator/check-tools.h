@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "../../kernels/profile.h"
 #include "reference.h"
 
 namespace {

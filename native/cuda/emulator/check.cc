@@ -328,8 +328,12 @@ void checkChainedPlan() {
                   0.1,  0,    0,       0};
   tesra_plan* plan = nullptr;
   must(backend->plan_create(device, ops.data(), ops.size(), &plan, &error), "plan_create");
-  for (int turn = 0; turn < 2; turn++) {
-    must(backend->plan_run(device, plan, &error), "plan_run");
+  tesra_span spans[3] = {};
+  for (int turn = 0; turn < 3; turn++) {
+    if (turn == 1)
+      must(tesra_cuda_plan_profile(device, plan, spans, &error), "plan_profile");
+    else
+      must(backend->plan_run(device, plan, &error), "plan_run");
     reference::gemm({a.host.data(), b.host.data(), nullptr, c.host.data(), m, n, k, 0, 0, 1, 0});
     reference::biasGrad({c.host.data(), db.host.data(), m, n});
     reference::sgd(TESRA_OP_SGD,
@@ -337,6 +341,11 @@ void checkChainedPlan() {
   }
   backend->plan_destroy(device, plan);
   compare(db, "plan"), compare(b, "plan");
+  uint64_t last = 0;
+  for (const tesra_span& span : spans) {
+    if (span.start_ns < last || span.end_ns < span.start_ns) wrong("spans overlap");
+    last = span.end_ns;
+  }
 }
 
 void checkBlake3() {

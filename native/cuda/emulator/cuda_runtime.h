@@ -147,6 +147,8 @@ struct EmulatedGraph;
 using cudaStream_t = void*;
 using cudaGraph_t = EmulatedGraph*;
 using cudaGraphExec_t = EmulatedGraph*;
+struct EmulatedEvent;
+using cudaEvent_t = EmulatedEvent*;
 struct cudaDeviceProp {
   char name[256];
   struct {
@@ -179,6 +181,10 @@ cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t);
 cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t);
 cudaError_t cudaGraphExecDestroy(cudaGraphExec_t);
 cudaError_t cudaGraphDestroy(cudaGraph_t);
+cudaError_t cudaEventCreate(cudaEvent_t*);
+cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t);
+cudaError_t cudaEventElapsedTime(float*, cudaEvent_t, cudaEvent_t);
+cudaError_t cudaEventDestroy(cudaEvent_t);
 template <class F>
 cudaError_t cudaFuncSetAttribute(F*, int, int) {
   return cudaSuccess;
