@@ -1,32 +1,18 @@
 // Trains an MLP in this process: graph, autodiff, one native call a batch.
 // Run: node examples/training/local-mlp.mjs [--epochs 2] [--data <folder with the four Fashion-MNIST files>]
 // Without --data it trains on synthetic rows.
-import { existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { gunzipSync } from "node:zlib";
 import { openDevice } from "tesra-supernet";
 import {
   BatchSampler, compileLocalTraining, Evaluator, initialParameters, LocalTrainStep, mlp, optim,
 } from "tesra-supernet/training";
+import { readFashionMnist } from "./fashion-mnist.mjs";
 import { syntheticImages } from "./synthetic.mjs";
 
 const { values } = parseArgs({ options: { epochs: { type: "string", default: "2" }, data: { type: "string" } } });
 const BATCH = 128;
-const IMAGE_HEADER_BYTES = 16;
-const LABEL_HEADER_BYTES = 8;
 
-function readIdx(folder, name, headerBytes) {
-  const path = join(folder, name);
-  const bytes = existsSync(path) ? readFileSync(path) : gunzipSync(readFileSync(`${path}.gz`));
-  return new Uint8Array(bytes.subarray(headerBytes));
-}
-const split = (folder, name) => ({
-  images: readIdx(folder, `${name}-images-idx3-ubyte`, IMAGE_HEADER_BYTES),
-  labels: readIdx(folder, `${name}-labels-idx1-ubyte`, LABEL_HEADER_BYTES),
-});
-const train = values.data ? split(values.data, "train") : syntheticImages(8_192, 1);
-const test = values.data ? split(values.data, "t10k") : syntheticImages(2_000, 2);
+const { train, test } = values.data ? readFashionMnist(values.data) : { train: syntheticImages(8_192, 1), test: syntheticImages(2_000, 2) };
 
 const model = mlp();
 const device = openDevice(); // CUDA where the addon has it and a GPU is there, else the CPU

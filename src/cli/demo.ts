@@ -6,7 +6,8 @@
 import type { Command } from "commander";
 import type { CliContext } from "./context.js";
 import { UserError } from "./errors.js";
-import { wholeNumber } from "./options.js";
+import { modelNamed, wholeNumber } from "./options.js";
+import type { ModelName } from "../training/index.js";
 
 const WORKERS_MAX = 64;
 const EPOCHS_MAX = 1_000;
@@ -21,7 +22,7 @@ export interface DemoFlags {
 export function register(program: Command, context: CliContext): void {
   program.command("demo")
     .description("start a network here, train Fashion-MNIST on it, settle and report")
-    .option("--model <name>", "mlp or cnn", "cnn")
+    .option("--model <name>", "mlp, cnn or cnn-wide", "cnn")
     .option("--epochs <n>", "passes over the training set", "3")
     .option("--workers <n>", "worker processes", "2")
     .option("--pos-nodes <n>", "PoS nodes", "2")
@@ -43,7 +44,7 @@ Examples:
 }
 
 export interface DemoOptions {
-  model: "mlp" | "cnn";
+  model: ModelName;
   epochs: number;
   workers: number;
   posNodes: number;
@@ -75,13 +76,13 @@ async function demo(context: CliContext, flags: DemoFlags): Promise<void> {
 }
 
 function readOptions(flags: DemoFlags, device: { backend: DemoOptions["backend"]; threads?: number }): DemoOptions {
-  if (flags.model !== "mlp" && flags.model !== "cnn") throw new UserError(`--model: expected mlp or cnn, got "${flags.model}"`);
+  const model = modelNamed("--model", flags.model);
   const backend = flags.backend ?? device.backend;
   if (backend !== "auto" && backend !== "cpu" && backend !== "cuda") throw new UserError(`--backend: expected auto, cpu or cuda, got "${backend}"`);
   const workers = wholeNumber("--workers", flags.workers, 1, WORKERS_MAX);
   if (flags.killWorker && workers < 2) throw new UserError("--kill-worker: expected at least 2 workers (--workers 2), got 1; a survivor has to finish the run");
   return {
-    model: flags.model, workers, backend, data: flags.data, metricsDir: flags.metricsDir, killWorker: flags.killWorker === true,
+    model, workers, backend, data: flags.data, metricsDir: flags.metricsDir, killWorker: flags.killWorker === true,
     epochs: wholeNumber("--epochs", flags.epochs, 1, EPOCHS_MAX),
     posNodes: wholeNumber("--pos-nodes", flags.posNodes, 1, 16),
     batchSize: wholeNumber("--batch", flags.batch, 1, BATCH_MAX),

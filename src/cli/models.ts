@@ -9,7 +9,7 @@ import { MODELS, optim, type Job, type ModelName } from "../training/index.js";
  * momentum (training spec), the rate climbs over the first updates and falls linearly to a twentieth.
  */
 const ADAM = { beta1: 0.5, beta2: 0.99, epsilon: 1e-8 };
-const LEARNING_RATE: Record<ModelName, number> = { mlp: 0.0015, cnn: 0.003 };
+const LEARNING_RATE: Record<ModelName, number> = { mlp: 0.0015, cnn: 0.003, "cnn-wide": 0.002 };
 /** Batch that the rates belong to; a larger one takes a proportionally larger rate. */
 const RATE_BATCH = 128;
 const WARMUP_UPDATES = 60;

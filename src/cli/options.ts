@@ -3,6 +3,7 @@
  * Invariant: a value that cannot be used is a UserError that names the option, what was expected
  * and what came.
  */
+import type { ModelName } from "../training/index.js";
 import { UserError } from "./errors.js";
 
 /** A whole number from..to. */
@@ -10,6 +11,14 @@ export function wholeNumber(option: string, text: string, from: number, to: numb
   const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
   if (value >= from && value <= to) return value;
   throw new UserError(`${option}: expected a whole number from ${from} to ${to}, got "${text}"`);
+}
+
+/** Named here too, so that help and wrong use answer before the training library is loaded. */
+const MODEL_NAMES: Record<ModelName, true> = { mlp: true, cnn: true, "cnn-wide": true };
+
+export function modelNamed(option: string, name: string): ModelName {
+  if (Object.hasOwn(MODEL_NAMES, name)) return name as ModelName;
+  throw new UserError(`${option}: expected ${Object.keys(MODEL_NAMES).join(", ")}, got "${name}"`);
 }
 
 /** `length` bytes as hex, with or without 0x. */

@@ -44,13 +44,17 @@ const EXAMPLES: Record<string, { args?: string[]; prints: RegExp[]; timeoutMs: n
     // ten classes: chance is 10 %
     timeoutMs: 60_000, prints: [/535824 parameters/, /epoch 2: loss 0\.\d+, test accuracy (?:[7-9]\d|100)\.\d %/],
   },
+  "training/fashion-cnn.mjs": {
+    // one epoch of a few synthetic rows: it runs, and its loss is a number
+    timeoutMs: 60_000, prints: [/epoch 1: loss \d\.\d+, test accuracy \d+\.\d\d %, \d+ images\/s/],
+  },
   "network/create-network.mjs": { args: [folder], timeoutMs: 30_000, prints: [/supernet node --config/, /supernet submit/] },
   "network/session.mjs": {
     timeoutMs: 120_000,
     prints: [/task 1 opened in block \d+/, /settled: 24576 samples, test accuracy (?:[89]\d|100)\.\d %/, /payment/, /what came in less what went out: 0 wei/],
   },
 };
-const HELPERS = ["training/synthetic.mjs"];
+const HELPERS = ["training/fashion-mnist.mjs", "training/synthetic.mjs"];
 
 describe("examples", () => {
   it("are all run here", () => {
