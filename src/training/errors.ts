@@ -54,7 +54,7 @@ export class JobError extends Error {
 }
 
 export type TrainingErrorCode =
-  | "batch-size" | "length" | "label" | "busy" | "cluster" | "option" | "format" | "checkpoint";
+  | "batch-size" | "length" | "label" | "busy" | "cluster" | "option" | "format" | "checkpoint" | "replay";
 
 /** Wrong use of a compiled step, a store or a cluster description. */
 export class TrainingError extends Error {

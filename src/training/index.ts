@@ -11,7 +11,12 @@ export * as nn from "./nn.js";
 export { cnn, gpt2, GPT2_SMALL, mlp, MODELS, wideCnn, type GptOptions, type LanguageModel, type ModelName } from "./models.js";
 export * as optim from "./optimizer/optim.js";
 export type { LinearDecay, OptimizerDescriptor } from "./optimizer/descriptor.js";
-export type { AsyncRules, TrainOperation } from "./optimizer/optim.js";
+export type { TrainOperation } from "./optimizer/optim.js";
+export {
+  checkRules, DEFAULT_ASYNC_RULES, serverOptimizer, type AsyncRules, type Compression, type LocalRules, type RulesInput,
+  type SspRules, type SyncRules, type TrainingRules,
+} from "./optimizer/rules.js";
+export { shardRanges, type ShardRange } from "./parameter-server/shard-ranges.js";
 export {
   compileEvaluation, compileLocalTraining, compileStep, type Compiled, type CompiledTensors, type CompileOptions,
 } from "./compile/compile.js";
@@ -23,12 +28,14 @@ export {
 } from "./train-step.js";
 export { BatchSampler, epochOrder, type Batch } from "./sample-order.js";
 export {
-  ParameterStore, type ParameterStoreOptions, type Push, type PushResult, type RejectReason, type StoreSnapshot,
+  ParameterStore, type ParameterStoreModules, type ParameterStoreOptions, type Push, type PushResult, type RejectReason,
+  type StoreSnapshot,
 } from "./parameter-server/parameter-store.js";
 export { CheckpointDirectory, type CheckpointOptions, type LoadedCheckpoint } from "./parameter-server/checkpoint.js";
 export { createUpdateKernels } from "./parameter-server/device-kernels.js";
 export type { UpdateKernels } from "./parameter-server/update-kernels.js";
-export type { UpdateEntry } from "./parameter-server/update-log.js";
+export type { CompressedGradient } from "./parameter-server/compressed-gradient.js";
+export { extendDigest, type PushRecord, type UpdateEntry } from "./parameter-server/update-log.js";
 export { decodeSafetensors, encodeSafetensors, type NamedTensor } from "./format/safetensors.js";
 export { Session, type Progress, type RunOptions, type SessionLink, type SessionModules, type SessionOptions, type SubmittedJob } from "./cluster/session.js";
 export { combineMetrics, MemoryMetrics, type HistogramCounts, type MetricRecord, type MetricsSink } from "./metrics/sink.js";

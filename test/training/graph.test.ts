@@ -325,7 +325,7 @@ describe("jobs as data", () => {
       [changed((j) => { j.train.optimizer.learningRate = -1; }), "invalid-graph", /learningRate/],
       [changed((j) => { j.train.optimizer.beta2 = 1; }), "invalid-graph", /beta2/],
       [changed((j) => { j.train.rules.maxStaleness = 1e9; }), "invalid-graph", /maxStaleness/],
-      [changed((j) => { j.train.rules.mode = "sync"; }), "invalid-graph", /mode/],
+      [changed((j) => { j.train.rules.mode = "gossip"; }), "invalid-graph", /mode/],
       [job(), "too-large", /larger than 100/, { textBytes: 100 }],
       [job(), "limit", /nodes/, { nodes: 5 }],
       [job(), "limit", /depth/, { depth: 5 }],

@@ -6,7 +6,7 @@
 import { GraphError, JobError, TrainingError } from "../errors.js";
 import { compileStep, type Compiled } from "../compile/compile.js";
 import { checkOptimizer, momentsOf } from "../optimizer/descriptor.js";
-import { checkRules } from "../optimizer/optim.js";
+import { checkRules } from "../optimizer/rules.js";
 import { JOB_FORMAT, type Job, type RunPlan } from "./canonical.js";
 import { Graph, Tensor } from "./graph.js";
 import { BATCH, elementsOf, OPS } from "./ops.js";

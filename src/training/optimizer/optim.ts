@@ -5,19 +5,7 @@
 import { TrainingError } from "../errors.js";
 import type { Tensor } from "../graph/graph.js";
 import { checkOptimizer, type LinearDecay, type OptimizerDescriptor } from "./descriptor.js";
-
-/** How gradients of many workers meet (white paper 2.8; bounded staleness as in Ho et al. 2013). */
-export interface AsyncRules {
-  mode: "async";
-  /** A gradient computed more than this many versions ago is refused and forces a pull. */
-  maxStaleness: number;
-  /** The rate is divided by 1 + alpha * staleness (Zhang et al. 2016). */
-  alpha: number;
-  /** DC-ASGD (Zheng et al. 2017): g + lambda * g * g * (w_now - w_base). */
-  delayCompensation?: { lambda: number };
-}
-
-export const DEFAULT_ASYNC_RULES: AsyncRules = { mode: "async", maxStaleness: 8, alpha: 0.1 };
+import { checkRules, type RulesInput, type TrainingRules } from "./rules.js";
 
 /** What a session runs: a loss to minimise, by which rule, and what to report beside it. */
 export interface TrainOperation {
@@ -25,42 +13,14 @@ export interface TrainOperation {
   readonly logits?: Tensor;
   readonly correct?: Tensor;
   readonly optimizer: OptimizerDescriptor;
-  readonly rules: AsyncRules;
+  readonly rules: TrainingRules;
 }
-
-export function checkRules(value: unknown): AsyncRules {
-  const { mode = "async", maxStaleness = DEFAULT_ASYNC_RULES.maxStaleness, alpha = DEFAULT_ASYNC_RULES.alpha,
-    delayCompensation, ...rest } = (value ?? {}) as Record<string, unknown>;
-  const fail = (message: string): never => {
-    throw new TrainingError("option", message);
-  };
-  if (mode !== "async") fail(`mode must be "async", got ${JSON.stringify(mode)}`);
-  if (!Number.isInteger(maxStaleness) || (maxStaleness as number) < 0 || (maxStaleness as number) > STALENESS_LIMIT) {
-    fail(`maxStaleness must be an integer from 0 to ${STALENESS_LIMIT}, got ${JSON.stringify(maxStaleness)}`);
-  }
-  if (typeof alpha !== "number" || !(alpha >= 0 && alpha <= 100)) {
-    fail(`alpha must be a number from 0 to 100, got ${JSON.stringify(alpha)}`);
-  }
-  const lambda = (delayCompensation as { lambda?: unknown } | undefined)?.lambda;
-  if (delayCompensation !== undefined && !(typeof lambda === "number" && lambda >= 0 && lambda <= 100)) {
-    fail(`delayCompensation.lambda must be a number from 0 to 100, got ${JSON.stringify(lambda)}`);
-  }
-  const unknown = Object.keys(rest)[0];
-  if (unknown !== undefined) fail(`the training rules have no field "${unknown}"`);
-  return {
-    mode: "async", maxStaleness: maxStaleness as number, alpha: alpha as number,
-    ...(delayCompensation === undefined ? {} : { delayCompensation: { lambda: lambda as number } }),
-  };
-}
-
-/** One kept parameter vector per version of staleness: 256 is far beyond any useful bound. */
-export const STALENESS_LIMIT = 256;
 
 export class Optimizer {
   constructor(readonly descriptor: OptimizerDescriptor) {}
 
   /** `logits` and `correct` let workers report accuracy; only `loss` is needed to train. */
-  minimize(loss: Tensor, options: Partial<AsyncRules> & { logits?: Tensor; correct?: Tensor } = {}): TrainOperation {
+  minimize(loss: Tensor, options: RulesInput & { logits?: Tensor; correct?: Tensor } = {}): TrainOperation {
     const { logits, correct, ...rules } = options;
     if (loss.shape.length !== 0) {
       throw new TrainingError("option", `minimize needs a scalar loss, got ${loss.toString()}`);

@@ -11,7 +11,8 @@ import type { ParameterSlot } from "../compile/layout.js";
 import { TrainingError } from "../errors.js";
 import { decodeSafetensors, encodeSafetensors, type NamedTensor } from "../format/safetensors.js";
 import { canonicalJson } from "../graph/canonical.js";
-import type { StoreCounters, StoreSnapshot, WorkerState } from "./parameter-store.js";
+import type { StoreCounters, StoreSnapshot } from "./parameter-store.js";
+import type { WorkerState } from "./worker-book.js";
 
 export interface CheckpointOptions {
   directory: string;

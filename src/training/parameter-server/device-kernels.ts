@@ -1,34 +1,47 @@
 /**
  * Owns: the update kernels of a compute device, in the parameter server's terms.
  */
-import type { Device } from "../../device/device.js";
+import type { Device, UpdateKind, UpdateOptions } from "../../device/device.js";
 import { TrainingError } from "../errors.js";
+import type { OptimizerDescriptor } from "../optimizer/descriptor.js";
 import type { UpdateKernels } from "./update-kernels.js";
 
 export function createUpdateKernels(device: Device): UpdateKernels {
   return {
-    apply(optimizer, { parameters, gradient, moments }, learningRate, step) {
-      const [m, v] = moments;
-      const weightDecay = optimizer.weightDecay ?? 0;
-      switch (optimizer.kind) {
-        case "sgd":
-          return device.applyAsync("sgd", [parameters, gradient], { learningRate, weightDecay });
-        case "momentum":
-          return device.applyAsync("momentum", [parameters, gradient, m!],
-            { learningRate, weightDecay, momentum: optimizer.momentum, nesterov: optimizer.nesterov ?? false });
-        case "muon":
-          return Promise.reject(new TrainingError("option", "muon needs whole matrices: it trains in a local plan alone"));
-        case "adam": {
-          const { beta1, beta2, epsilon } = optimizer;
-          return device.applyAsync("adam", [parameters, gradient, m!, v!],
-            { learningRate, weightDecay, beta1, beta2, epsilon, step });
-        }
-      }
+    async update(optimizer, from, gradient, to, learningRate, step) {
+      to.parameters.set(from.parameters);
+      from.moments.forEach((moment, i) => to.moments[i]!.set(moment));
+      const { kind, options } = updateOf(optimizer, learningRate, step);
+      await device.applyAsync(kind, [to.parameters, gradient, ...to.moments], options);
+      return largestMagnitude(gradient);
     },
-    delayCompensate: (gradient, now, base, lambda) => device.delayCompensate(gradient, now, base, lambda),
-    largestMagnitude,
-    blake3: (data) => device.blake3(data),
+    async delayCompensate(gradient, now, base, lambda) { device.delayCompensate(gradient, now, base, lambda); },
+    async mean(gradients, out) {
+      for (let i = 0; i < out.length; i++) out[i] = gradients.reduce((sum, each) => sum + each[i]!, 0) / gradients.length;
+    },
+    async largestMagnitude(vector) { return largestMagnitude(vector); },
+    async decode({ bytes }, out) { device.decompress(bytes, out); },
+    async blake3(data) { return device.blake3(data); },
   };
+}
+
+function updateOf(optimizer: OptimizerDescriptor, learningRate: number, step: number): { kind: UpdateKind; options: UpdateOptions } {
+  const weightDecay = optimizer.weightDecay ?? 0;
+  switch (optimizer.kind) {
+    case "sgd":
+      return { kind: "sgd", options: { learningRate, weightDecay } };
+    case "momentum":
+      return {
+        kind: "momentum",
+        options: { learningRate, weightDecay, momentum: optimizer.momentum, nesterov: optimizer.nesterov ?? false },
+      };
+    case "adam": {
+      const { beta1, beta2, epsilon } = optimizer;
+      return { kind: "adam", options: { learningRate, weightDecay, beta1, beta2, epsilon, step } };
+    }
+    case "muon":
+      throw new TrainingError("option", "muon needs whole matrices: it trains in a local plan alone");
+  }
 }
 
 /**
