@@ -33,6 +33,7 @@ export {
 } from "./parameter-server/parameter-store.js";
 export { CheckpointDirectory, type CheckpointOptions, type LoadedCheckpoint } from "./parameter-server/checkpoint.js";
 export { createUpdateKernels } from "./parameter-server/device-kernels.js";
+export { replayLog, type ReplayOptions } from "./parameter-server/replay-log.js";
 export type { UpdateKernels } from "./parameter-server/update-kernels.js";
 export type { CompressedGradient } from "./parameter-server/compressed-gradient.js";
 export { extendDigest, type PushRecord, type UpdateEntry } from "./parameter-server/update-log.js";

@@ -5,7 +5,7 @@
  * equal rules have equal canonical text.
  */
 import { TrainingError } from "../errors.js";
-import { momentsOf, type OptimizerDescriptor } from "./descriptor.js";
+import { learningRateAt, momentsOf, type OptimizerDescriptor } from "./descriptor.js";
 
 /** Applied the moment it arrives (white paper 2.8); staleness = versions made since its base. */
 export interface AsyncRules {
@@ -165,6 +165,12 @@ function checkCompression(value: unknown): Compression {
 /** The rule that the server applies: the job's own; in local mode that is the worker's, and the server's is Nesterov. */
 export function serverOptimizer(optimizer: OptimizerDescriptor, rules: TrainingRules): OptimizerDescriptor {
   return rules.mode === "local" ? { kind: "momentum", nesterov: true, ...rules.outer } : optimizer;
+}
+
+/** The rate of the update that makes version `version + 1` of a gradient that is `staleness` versions old. */
+export function updateRate(optimizer: OptimizerDescriptor, rules: TrainingRules, version: number, staleness: number): number {
+  const rate = learningRateAt(serverOptimizer(optimizer, rules), version);
+  return rules.mode === "async" ? rate / (1 + rules.alpha * staleness) : rate;
 }
 
 /** Moment vectors on the server beside the parameters. */

@@ -10,8 +10,8 @@
  * active worker.
  */
 import { TrainingError } from "../errors.js";
-import { learningRateAt, momentsOf, type OptimizerDescriptor } from "../optimizer/descriptor.js";
-import { serverOptimizer, STALENESS_LIMIT, type TrainingRules } from "../optimizer/rules.js";
+import { momentsOf, type OptimizerDescriptor } from "../optimizer/descriptor.js";
+import { serverOptimizer, STALENESS_LIMIT, updateRate, type TrainingRules } from "../optimizer/rules.js";
 import { isCompressed, type CompressedGradient } from "./compressed-gradient.js";
 import { GradientRound, type Contribution } from "./gradient-round.js";
 import type { OptimizerState, UpdateKernels } from "./update-kernels.js";
@@ -35,6 +35,12 @@ export interface ParameterStoreOptions {
 
 export interface ParameterStoreModules {
   kernels: UpdateKernels;
+  /**
+   * Whether what a push's tag names is still to be applied: asked in the push's own turn, when all that waited before
+   * it is applied; if not, the push is a duplicate. (A fenced worker's last update may run on while its successor
+   * pushes the same batch.)
+   */
+  isOpen?: (tag: string) => boolean;
   /**
    * Called in the very turn that publishes an update, by push and replay alike: what is counted here (batches
    * of units, by the pushes' tags) never differs from the version that a pull or a snapshot shows.
@@ -238,6 +244,8 @@ export class ParameterStore {
       if (result.status !== "applied") return result;
       return this.counted({ status: "duplicate", version: this.currentVersion });
     }
+    this.workers.activate(worker!);
+    worker!.excused = false;
     this.pending++;
     const taken = this.inTurn(() => this.take(push, worker!)).finally(() => { this.pending--; });
     const answer = taken.then((each) => each.answer).finally(() => { inFlight.delete(push.sequence); });
@@ -398,8 +406,10 @@ export class ParameterStore {
     const { rules } = this.options;
     if (this.failure !== undefined) return { answer: reject("failed", this.failure) };
     if (this.workers.get(push.worker) !== worker) return { answer: fenced(worker) };
-    this.workers.activate(worker);
-    worker.excused = false;
+    if (this.modules.isOpen?.(push.tag ?? "") === false) {
+      if (push.last) this.rest(push.worker, push.epoch);
+      return { answer: { status: "duplicate", version: this.currentVersion } };
+    }
     const staleness = this.currentVersion - push.baseVersion;
     const isRound = rules.mode === "sync" || rules.mode === "local";
     if (isRound && staleness === 0 && this.round.has(worker)) return { answer: this.answerAfterRound(worker) };
@@ -445,7 +455,7 @@ export class ParameterStore {
   private async applyAlone(push: Push, worker: Worker, record: PushRecord, gradient: Float32Array, base: Float32Array): Promise<Taken> {
     const { rules } = this.options;
     const staleness = this.currentVersion - push.baseVersion;
-    const learningRate = learningRateAt(this.optimizer, this.currentVersion) / (rules.mode === "async" ? 1 + rules.alpha * staleness : 1);
+    const learningRate = updateRate(this.options.optimizer, rules, this.currentVersion, staleness);
     let next: State;
     try {
       next = this.freshState();
@@ -496,7 +506,7 @@ export class ParameterStore {
       for (const each of contributions) void Promise.resolve(result).then(each.settle);
       round.end();
     };
-    const learningRate = learningRateAt(this.optimizer, this.currentVersion);
+    const learningRate = updateRate(this.options.optimizer, this.options.rules, this.currentVersion, 0);
     let next: State, gradient: Vector;
     try {
       next = this.freshState();
