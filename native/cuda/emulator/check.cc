@@ -542,7 +542,7 @@ int main(int count, char** arguments) {
     checkGemms(12);
     for (int i = 0; i < 2; i++)
       checkConv(), checkPool(), checkOptimizers(), checkLoss(), checkBlake3();
-    checkActivations(), checkNorm(true), checkNorm(false), checkSoftmax(), checkEmbedding(),
+    checkActivations(), checkNorm(true), checkNorm(false), checkSoftmax(), checkEmbedding(), checkRope(), checkCopy(),
         checkDropoutAndClip();
     for (int i = 0; i < 2; i++) checkAttention();
     for (const int kind : {TESRA_TOPK, TESRA_INT8, TESRA_SIGN}) checkCompression(kind);
