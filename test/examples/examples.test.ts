@@ -48,6 +48,10 @@ const EXAMPLES: Record<string, { args?: string[]; prints: RegExp[]; timeoutMs: n
     // one epoch of a few synthetic rows: it runs, and its loss is a number
     timeoutMs: 60_000, prints: [/epoch 1: loss \d\.\d+, test accuracy \d+\.\d\d %, \d+ images\/s/],
   },
+  "training/gpt2-text.mjs": {
+    timeoutMs: 60_000, // the loss begins at log 256 = 5.5
+    prints: [/28 tensors, 120\d{3} weights/, /step 1: loss 5\.\d+\nstep 60: loss [0-3]\.\d+/, /sampled: ".+"/, /tokens\/s sampled/, /written and read back: true/],
+  },
   "network/create-network.mjs": { args: [folder], timeoutMs: 30_000, prints: [/supernet node --config/, /supernet submit/] },
   "network/session.mjs": {
     timeoutMs: 120_000,
