@@ -1,5 +1,5 @@
 // The public entry of `tesra-supernet`: everything that composes the libraries. The libraries themselves are the
-// subpath entries /runtime, /chain, /training and /scheduler.
+// subpath entries /runtime, /chain, /training, /cluster and /scheduler.
 export { LocalNetwork, type LocalNetworkEvent, type LocalNetworkOptions } from "./actors/local-network.js";
 export { startNode, NodeStartError, type RunningNode } from "./actors/node/node.js";
 export { NodeConfigSchema, type NodeAddress, type NodeConfig, type Role } from "./actors/node/config.js";

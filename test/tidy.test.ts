@@ -117,8 +117,8 @@ describe("public entries", () => {
   const { exports: entries } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as
     { exports: Record<string, { types: string; default: string }> };
 
-  it("are the documented six", () => {
-    expect(Object.keys(entries)).toEqual([".", "./runtime", "./shared-memory", "./chain", "./training", "./scheduler"]);
+  it("are the documented seven", () => {
+    expect(Object.keys(entries)).toEqual([".", "./runtime", "./shared-memory", "./chain", "./training", "./cluster", "./scheduler"]);
   });
 
   it.each(Object.entries(entries))("%s is built and does nothing when it is imported", { timeout: 40_000 }, async (name, { types, default: file }) => {

@@ -7,13 +7,12 @@ import {
   BatchSampler, compileStep, createUpdateKernels, Evaluator, initialParameters, optim, ParameterStore, recordTraining,
   TensorBoardMetrics, TrainStep, wideCnn,
 } from "tesra-supernet/training";
-import { readFashionMnist } from "./fashion-mnist.mjs";
-import { syntheticImages } from "./synthetic.mjs";
+import { loadImages } from "./images.mjs";
 
 const { values } = parseArgs({ options: { epochs: { type: "string" }, data: { type: "string" }, metrics: { type: "string" } } });
 const BATCH = 128;
 const epochs = Number(values.epochs ?? (values.data ? 8 : 1));
-const { train, test } = values.data ? readFashionMnist(values.data) : { train: syntheticImages(4_096, 1), test: syntheticImages(500, 2) };
+const { train, test } = loadImages(values.data, 4_096);
 
 const model = wideCnn(); // convolutions of 32 and 64 filters, dropout 0.25
 const device = openDevice();

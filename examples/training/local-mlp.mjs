@@ -6,13 +6,11 @@ import { openDevice } from "tesra-supernet";
 import {
   BatchSampler, compileLocalTraining, Evaluator, initialParameters, LocalTrainStep, mlp, optim,
 } from "tesra-supernet/training";
-import { readFashionMnist } from "./fashion-mnist.mjs";
-import { syntheticImages } from "./synthetic.mjs";
+import { loadImages } from "./images.mjs";
 
 const { values } = parseArgs({ options: { epochs: { type: "string", default: "2" }, data: { type: "string" } } });
 const BATCH = 128;
-
-const { train, test } = values.data ? readFashionMnist(values.data) : { train: syntheticImages(8_192, 1), test: syntheticImages(2_000, 2) };
+const { train, test } = loadImages(values.data);
 
 const model = mlp();
 const device = openDevice(); // CUDA where the addon has it and a GPU is there, else the CPU

@@ -5,6 +5,8 @@
 
 #include "../kernels/profile.h"
 
+#include "device-object.h"
+
 namespace tesra {
 namespace {
 
@@ -15,12 +17,21 @@ struct Allocation {
 
 bool allocate_arena(void* context, uint64_t bytes, uint8_t** base) {
   Allocation& a = *static_cast<Allocation*>(context);
-  tesra_error error{};
-  DeviceCore& d = *a.core->device;
-  std::lock_guard<std::mutex> lock(d.mutex);
-  if (d.backend->alloc(d.device, bytes ? bytes : 64, &a.core->arena, &error) != TESRA_OK)
-    return throw_error(a.env, error), false;
-  *base = static_cast<uint8_t*>(a.core->arena);
+  if (a.core->arena) {
+    if (bytes != a.core->arena->bytes)
+      return throw_error(a.env, "argument", "a sibling has the arenaBytes of the plan it is made from"), false;
+  } else {
+    auto arena = std::make_shared<Arena>();
+    arena->device = a.core->device;
+    arena->bytes = bytes;
+    tesra_error error{};
+    DeviceCore& d = *arena->device;
+    std::lock_guard<std::mutex> lock(d.mutex);
+    if (d.backend->alloc(d.device, bytes ? bytes : 64, &arena->base, &error) != TESRA_OK)
+      return throw_error(a.env, error), false;
+    a.core->arena = std::move(arena);
+  }
+  *base = static_cast<uint8_t*>(a.core->arena->base);
   return true;
 }
 
@@ -30,10 +41,14 @@ napi_typedarray_type array_type(Dtype d) {
 
 }  // namespace
 
+Arena::~Arena() {
+  std::lock_guard<std::mutex> lock(device->mutex);
+  if (base) device->backend->free(device->device, base);
+}
+
 PlanCore::~PlanCore() {
   std::lock_guard<std::mutex> lock(device->mutex);
   if (plan) device->backend->plan_destroy(device->device, plan);
-  if (arena) device->backend->free(device->device, arena);
 }
 
 Napi::Function PlanObject::define(Napi::Env env) {
@@ -41,6 +56,7 @@ Napi::Function PlanObject::define(Napi::Env env) {
                      {InstanceMethod<&PlanObject::write>("write"),
                       InstanceMethod<&PlanObject::read>("read"),
                       InstanceMethod<&PlanObject::arena>("arena"),
+                      InstanceMethod<&PlanObject::sibling>("sibling"),
                       InstanceMethod<&PlanObject::run>("run"),
                       InstanceMethod<&PlanObject::profile>("profile"),
                       InstanceMethod<&PlanObject::run_sync>("runSync"),
@@ -52,9 +68,11 @@ PlanObject::PlanObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<PlanOb
 
 PlanObject::~PlanObject() = default;
 
-bool PlanObject::build(Napi::Env env, std::shared_ptr<DeviceCore> device, Napi::Value spec) {
+bool PlanObject::build(Napi::Env env, std::shared_ptr<DeviceCore> device, Napi::Value spec,
+                       std::shared_ptr<Arena> arena) {
   auto core = std::make_shared<PlanCore>();
   core->device = std::move(device);
+  core->arena = std::move(arena);
   ParsedPlan parsed;
   Allocation allocation{env, core.get()};
   if (!parse_plan(env, spec, allocate_arena, &allocation, &parsed)) return false;
@@ -67,7 +85,6 @@ bool PlanObject::build(Napi::Env env, std::shared_ptr<DeviceCore> device, Napi::
   if (error.code != TESRA_OK) return throw_error(env, error), false;
   core_ = std::move(core);
   tensors_ = std::move(parsed.tensors);
-  arena_bytes_ = parsed.arena_bytes;
   multiply_adds_ = parsed.multiply_adds;
   op_multiply_adds_ = std::move(parsed.op_multiply_adds);
   return true;
@@ -76,7 +93,7 @@ bool PlanObject::build(Napi::Env env, std::shared_ptr<DeviceCore> device, Napi::
 bool PlanObject::usable(Napi::Env env) {
   if (!core_ || core_->device->closed())
     return throw_error(env, "closed", "the plan or its device is closed"), false;
-  if (core_->running)
+  if (core_->arena->running)
     return throw_error(env, "busy", "a run of this plan is under way; await it first"), false;
   return true;
 }
@@ -110,7 +127,7 @@ Napi::Value PlanObject::write(const Napi::CallbackInfo& info) {
   const Tensor* t = tensor(info, &view);
   if (!t || t->bytes == 0) return info.Env().Undefined();
   DeviceCore& d = *core_->device;
-  uint8_t* to = static_cast<uint8_t*>(core_->arena) + t->offset;
+  uint8_t* to = static_cast<uint8_t*>(core_->arena->base) + t->offset;
   tesra_error error{};
   if (d.backend->host_memory) {
     std::memmove(to, view.data, t->bytes);
@@ -127,7 +144,7 @@ Napi::Value PlanObject::read(const Napi::CallbackInfo& info) {
   const Tensor* t = tensor(info, &view);
   if (!t || t->bytes == 0) return info.Env().Undefined();
   DeviceCore& d = *core_->device;
-  const uint8_t* from = static_cast<const uint8_t*>(core_->arena) + t->offset;
+  const uint8_t* from = static_cast<const uint8_t*>(core_->arena->base) + t->offset;
   tesra_error error{};
   if (d.backend->host_memory) {
     std::memmove(view.data, from, t->bytes);
@@ -144,11 +161,11 @@ Napi::Value PlanObject::arena(const Napi::CallbackInfo& info) {
   Napi::Env env = info.Env();
   if (!core_ || core_->device->closed())
     return throw_error(env, "closed", "the plan or its device is closed"), env.Undefined();
-  if (!core_->device->backend->host_memory || arena_bytes_ == 0) return env.Undefined();
+  if (!core_->device->backend->host_memory || core_->arena->bytes == 0) return env.Undefined();
   if (!buffer_.IsEmpty()) return buffer_.Value();
   auto* keep = new std::shared_ptr<PlanCore>(core_);
   Napi::ArrayBuffer b = Napi::ArrayBuffer::New(
-      env, core_->arena, arena_bytes_,
+      env, core_->arena->base, core_->arena->bytes,
       [](Napi::BasicEnv, void*, std::shared_ptr<PlanCore>* k) { delete k; }, keep);
   if (env.IsExceptionPending()) {
     delete keep;
@@ -158,11 +175,21 @@ Napi::Value PlanObject::arena(const Napi::CallbackInfo& info) {
   return b;
 }
 
+// Other operations over the same arena: what one leaves there the next one reads.
+Napi::Value PlanObject::sibling(const Napi::CallbackInfo& info) {
+  Napi::Env env = info.Env();
+  if (!usable(env)) return env.Undefined();
+  Napi::Object plan = env.GetInstanceData<InstanceData>()->plan_constructor.New({});
+  if (env.IsExceptionPending()) return env.Undefined();
+  if (!PlanObject::Unwrap(plan)->build(env, core_->device, info[0], core_->arena)) return env.Undefined();
+  return plan;
+}
+
 Napi::Promise PlanObject::submit(Napi::Env env, std::function<int(tesra_error*)> work,
                                  std::function<Napi::Value(Napi::Env)> result) {
   auto job = std::make_unique<Job>(env);
-  if (!core_ || core_->device->closed() || core_->running) {
-    const bool busy = core_ && core_->running;
+  if (!core_ || core_->device->closed() || core_->arena->running) {
+    const bool busy = core_ && core_->arena->running;
     job->deferred.Reject(make_error(env, busy ? "busy" : "closed",
                                     busy ? "a run of this plan is under way; await it first"
                                          : "the plan or its device is closed")
@@ -170,11 +197,11 @@ Napi::Promise PlanObject::submit(Napi::Env env, std::function<int(tesra_error*)>
     return job->deferred.Promise();
   }
   std::shared_ptr<PlanCore> core = core_;
-  core->running = true;
+  core->arena->running = true;
   job->kept.push_back(Napi::Persistent(Value()));
   job->work = std::move(work);
   job->result = std::move(result);
-  job->settled = [core] { core->running = false; };
+  job->settled = [core] { core->arena->running = false; };
   return core_->device->submit(env, std::move(job));
 }
 

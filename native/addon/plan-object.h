@@ -1,5 +1,5 @@
-// Owns: the JavaScript class NativePlan: one arena, one compiled list of operations.
-// Invariant: while a run is under way, reads, writes and further runs are refused, not queued.
+// Owns: the JavaScript class NativePlan: one compiled list of operations over an arena that siblings share.
+// Invariant: while a run of any sibling is under way, reads, writes and further runs are refused, not queued.
 #pragma once
 #include <napi.h>
 
@@ -13,12 +13,20 @@
 
 namespace tesra {
 
+// The memory of a plan and its siblings.
+struct Arena {
+  std::shared_ptr<DeviceCore> device;
+  void* base = nullptr;
+  uint64_t bytes = 0;
+  bool running = false;  // JavaScript thread only
+  ~Arena();
+};
+
 // Arena and back-end plan; outlives the JavaScript object while a run or a view needs it.
 struct PlanCore {
   std::shared_ptr<DeviceCore> device;
-  void* arena = nullptr;
+  std::shared_ptr<Arena> arena;
   tesra_plan* plan = nullptr;
-  bool running = false;  // JavaScript thread only
   ~PlanCore();
 };
 
@@ -26,14 +34,16 @@ class PlanObject : public Napi::ObjectWrap<PlanObject> {
  public:
   static Napi::Function define(Napi::Env env);
   explicit PlanObject(const Napi::CallbackInfo& info);
-  // Fills a fresh object; throws and returns false when the spec is bad.
-  bool build(Napi::Env env, std::shared_ptr<DeviceCore> device, Napi::Value spec);
+  // Fills a fresh object, over `arena` where one is given; throws and returns false when the spec is bad.
+  bool build(Napi::Env env, std::shared_ptr<DeviceCore> device, Napi::Value spec,
+             std::shared_ptr<Arena> arena = nullptr);
   ~PlanObject() override;
 
  private:
   Napi::Value write(const Napi::CallbackInfo& info);
   Napi::Value read(const Napi::CallbackInfo& info);
   Napi::Value arena(const Napi::CallbackInfo& info);
+  Napi::Value sibling(const Napi::CallbackInfo& info);
   Napi::Value run(const Napi::CallbackInfo& info);
   Napi::Value profile(const Napi::CallbackInfo& info);
   Napi::Value run_sync(const Napi::CallbackInfo& info);
@@ -47,7 +57,6 @@ class PlanObject : public Napi::ObjectWrap<PlanObject> {
   const Tensor* tensor(const Napi::CallbackInfo& info, View* view);
   std::shared_ptr<PlanCore> core_;
   std::vector<Tensor> tensors_;
-  uint64_t arena_bytes_ = 0;
   double multiply_adds_ = 0;
   std::vector<double> op_multiply_adds_;
   Napi::Reference<Napi::ArrayBuffer> buffer_;

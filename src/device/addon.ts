@@ -124,6 +124,7 @@ export interface NativePlan {
   read(tensor: number, out: TensorArray): void;
   /** The arena's memory on the CPU, undefined on a GPU. */
   arena(): ArrayBuffer | undefined;
+  sibling(spec: PlanSpec): NativePlan;
   run(): Promise<void>;
   /** A run that times each operation: start and end in nanoseconds, and multiply-adds, one after the other. */
   profile(): Promise<Float64Array>;

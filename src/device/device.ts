@@ -65,6 +65,14 @@ export class Plan {
     return new Uint8Array(arena, t.offsetBytes, length);
   }
 
+  /**
+   * Other operations over the same arena, which lives as long as one of its plans does. `spec` has this
+   * plan's arenaBytes; siblings run one at a time.
+   */
+  sibling(spec: PlanSpec): Plan {
+    return new Plan(guard(() => this.#native.sibling(spec)), spec.tensors.map((t) => ({ ...t, shape: [...t.shape] })));
+  }
+
   /** Off the event loop; a second run before the first has ended is a "busy" DeviceError. */
   run(): Promise<void> {
     return guardAsync(this.#native.run());

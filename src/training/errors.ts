@@ -54,7 +54,8 @@ export class JobError extends Error {
 }
 
 export type TrainingErrorCode =
-  | "batch-size" | "length" | "label" | "busy" | "cluster" | "option" | "format" | "checkpoint" | "replay";
+  | "batch-size" | "length" | "label" | "busy" | "cluster" | "option" | "format" | "checkpoint" | "replay"
+  | "uninitialized" | "variable" | "not-finite";
 
 /** Wrong use of a compiled step, a store or a cluster description. */
 export class TrainingError extends Error {
@@ -68,7 +69,7 @@ export class TrainingError extends Error {
   }
 }
 
-export type SessionErrorCode = "closed" | "busy" | "budget" | "protocol" | "aborted" | "remote";
+export type SessionErrorCode = "closed" | "busy" | "budget" | "protocol" | "aborted" | "remote" | "unreachable";
 
 export class SessionError extends Error {
   override readonly name = "SessionError";

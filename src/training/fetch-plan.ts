@@ -6,11 +6,11 @@
 import type { Device, Plan, TensorArray } from "../device/device.js";
 import type { CompiledFetches, PlanEnd } from "./compile/fetch.js";
 import { TrainingError } from "./errors.js";
-import type { Tensor } from "./graph/graph.js";
+import type { Feed, Tensor } from "./graph/graph.js";
 import { elementsOf, type DType } from "./graph/ops.js";
 
-/** Values by the tensors' names, or by the tensors: Float32Array for f32, Uint8Array for u8, Int32Array for i32. */
-export type Feeds = Readonly<Record<string, TensorArray>> | ReadonlyMap<Tensor, TensorArray>;
+/** `[x.feed(images)]`, or values by the tensors' names or tensors: Float32Array for f32, Uint8Array for u8, Int32Array for i32. */
+export type Feeds = readonly Feed[] | Readonly<Record<string, TensorArray>> | ReadonlyMap<Tensor, TensorArray>;
 
 export interface FetchRun {
   feeds?: Feeds;
@@ -107,6 +107,7 @@ export class FetchPlan {
 }
 
 export function feedsByName(feeds: Feeds): Map<string, TensorArray> {
+  if (Array.isArray(feeds)) return new Map((feeds as readonly Feed[]).map(({ tensor, value }) => [tensor.name, value]));
   if (feeds instanceof Map) return new Map([...(feeds as ReadonlyMap<Tensor, TensorArray>)].map(([tensor, array]) => [tensor.name, array]));
   return new Map(Object.entries(feeds as Record<string, TensorArray>));
 }

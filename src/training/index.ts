@@ -1,7 +1,7 @@
 /** The subpath entry "tesra-supernet/training": what users of the training library may import. */
-export { Graph, Tensor, type GraphNode, type GraphOptions } from "./graph/graph.js";
+export { Graph, Tensor, type Feed, type GraphNode, type GraphOptions } from "./graph/graph.js";
 export { formatDevice, mergeDevices, parseDevice, type DeviceChooser, type DeviceSpec } from "./graph/device-spec.js";
-export { BATCH, type DType } from "./graph/ops.js";
+export { BATCH, type ArrayOf, type DType } from "./graph/ops.js";
 export { partition, type Partition, type Transfer } from "./graph/partition.js";
 export { gradients } from "./graph/autodiff.js";
 export { glorotUniform, heUniform, type Initializer } from "./graph/initializer.js";
@@ -62,6 +62,9 @@ export {
   chromeTrace, profileStep, summarizeOps, type ChromeTrace, type OpSummary, type ProfiledRun, type ProfileOptions,
 } from "./metrics/step-profile.js";
 export { recordTraining, type TrainingFigures } from "./metrics/training-metrics.js";
+export {
+  ClusterSession, type ClusterLink, type ClusterRun, type Fetched, type Fetches, type InitializeOptions, type TrainReport, type TrainRun,
+} from "./cluster/cluster-session.js";
 export { GraphError, JobError, SessionError, TrainingError } from "./errors.js";
 
 import { ClusterSpec } from "./cluster/cluster-spec.js";

@@ -154,23 +154,23 @@ export const relu = (): Layer => (x) => x.relu();
 export const sequential = (...layers: Layer[]): Layer => (x) => layers.reduce((value, layer) => layer(value), x);
 
 /** Mean over the batch of -log softmax(logits)[label]. */
-export function softmaxCrossEntropy(logits: Tensor, labels: Tensor): Tensor {
-  return logits.graph.add("softmaxCrossEntropy", [logits, labels]);
+export function softmaxCrossEntropy(logits: Tensor, labels: Tensor): Tensor<"f32"> {
+  return logits.graph.add("softmaxCrossEntropy", [logits, labels]) as Tensor<"f32">;
 }
 
 /** How many rows have their largest logit at the label. */
-export function countCorrect(logits: Tensor, labels: Tensor): Tensor {
-  return logits.graph.add("countCorrect", [logits, labels]);
+export function countCorrect(logits: Tensor, labels: Tensor): Tensor<"f32"> {
+  return logits.graph.add("countCorrect", [logits, labels]) as Tensor<"f32">;
 }
 
 /** The ends of a classifier that training and evaluation need. */
 export interface Classifier {
   graph: Graph;
-  images: Tensor;
-  labels: Tensor;
-  logits: Tensor;
-  loss: Tensor;
-  correct: Tensor;
+  images: Tensor<"u8">;
+  labels: Tensor<"i32">;
+  logits: Tensor<"f32">;
+  loss: Tensor<"f32">;
+  correct: Tensor<"f32">;
 }
 
 /** uint8 images (batch, ...shape) and labels (batch) -> loss and count over `network`'s logits. */
@@ -178,7 +178,7 @@ export function classifier(graph: Graph, imageShape: readonly number[], network:
   normalize: { scale: number; shift: number } = { scale: 1 / 255, shift: 0 }): Classifier {
   const images = graph.placeholder("images", [null, ...imageShape], "u8");
   const labels = graph.placeholder("labels", [null], "i32");
-  const logits = network(images.toFloat(normalize.scale, normalize.shift));
+  const logits = network(images.toFloat(normalize.scale, normalize.shift)) as Tensor<"f32">;
   return {
     graph, images, labels, logits,
     loss: softmaxCrossEntropy(logits, labels),

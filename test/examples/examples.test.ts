@@ -55,13 +55,22 @@ const EXAMPLES: Record<string, { args?: string[]; prints: RegExp[]; timeoutMs: n
   "training/onnx-finetune.mjs": {
     timeoutMs: 60_000, prints: [/pytorch .*12 weights/, /step 1: loss 2\.\d+\nstep 40: loss 0\.\d+/, /(1[6-9]|20) of 20 right; exported \d+ bytes, read back within (0|\de-)/],
   },
+  "training/graph-ops.mjs": {
+    timeoutMs: 60_000, prints: [/a mistake: matmul "matmul_2": inner sizes differ.*\(made at examples\/training\/graph-ops\.mjs:24:\d+\)/, /128 steps, loss 0\.\d+/, /(?:[7-9]\d|100)\.\d % of 500 test images/],
+  },
+  // ten classes, and patterns of noise, which suit no convolution
+  "training/layers.mjs": { timeoutMs: 60_000, prints: [/mlp: 192 steps, test accuracy (?:[7-9]\d|100)\.\d %/, /cnn: 192 steps, test accuracy (?:[3-9]\d|100)\.\d %/] },
+  "training/direct-cluster.mjs": {
+    timeoutMs: 90_000,
+    prints: [/one client initializes: hidden\/weight, hidden\/bias, logits\/weight, logits\/bias/, /worker 1: step 40, loss [01]\.\d+/, /test accuracy (?:[4-9]\d|100)\.\d %/],
+  },
   "network/create-network.mjs": { args: [folder], timeoutMs: 30_000, prints: [/supernet node --config/, /supernet submit/] },
   "network/session.mjs": {
     timeoutMs: 120_000,
     prints: [/task 1 opened in block \d+/, /settled: 24576 samples, test accuracy (?:[89]\d|100)\.\d %/, /payment/, /what came in less what went out: 0 wei/],
   },
 };
-const HELPERS = ["training/fashion-mnist.mjs", "training/synthetic.mjs"];
+const HELPERS = ["training/images.mjs", "training/synthetic.mjs"];
 
 describe("examples", () => {
   it("are all run here", () => {

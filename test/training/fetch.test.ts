@@ -1,4 +1,7 @@
 /** Partial fetches: only what is asked for runs, anything may be fed, and the bits are the training plan's. */
+import { execFile } from "node:child_process";
+import { join } from "node:path";
+import { promisify } from "node:util";
 import { afterAll, describe, expect, it } from "vitest";
 import { openDevice } from "../../src/device/device.js";
 import { compileFetches } from "../../src/training/compile/fetch.js";
@@ -167,5 +170,12 @@ describe("fetches", () => {
     expect(() => plan.runSync({ feeds: { tokens: new Int32Array(6) }, parameters: new Float32Array(3) })).toThrow(/parameters, got 3/);
     expect(plan.runSync({ feeds: { tokens: new Int32Array(6) } })[0]).toHaveLength(240);
     plan.close();
+  });
+
+  it("and feeds are typed by the graph", { timeout: 60_000 }, async () => {
+    // the compiler is the judge: every line marked as an error must be one, and no other
+    const { stdout } = await promisify(execFile)(process.execPath, ["node_modules/typescript/lib/tsc.js", "--noEmit", "--ignoreConfig", "--strict", "--skipLibCheck", "--target", "es2022",
+      "--lib", "es2023", "--module", "nodenext", "--types", "node", "test/training/session-types.ts"], { cwd: join(import.meta.dirname, "../..") }).catch((error: { stdout: string }) => error);
+    expect(stdout).toBe("");
   });
 });

@@ -137,7 +137,7 @@ export function neededNodes(graph: Graph, fetches: readonly Tensor[], feeds: rea
 }
 
 /** For each fed tensor of ids or labels: below what its values must be. */
-function boundsOf(graph: Graph, needed: readonly GraphNode[], fed: ReadonlySet<number>): Map<number, number> {
+export function boundsOf(graph: Graph, needed: readonly GraphNode[], fed: ReadonlySet<number>): Map<number, number> {
   const bounds = new Map<number, number>();
   for (const node of needed.toReversed()) {
     if (fed.has(node.id)) continue;

@@ -19,6 +19,8 @@ export interface LowerOptions {
   given: ReadonlyMap<number, PlanTensor>;
   /** The number of this run of the plan; without it (evaluation) dropout passes its input on. */
   run?: PlanTensor;
+  /** Runs before a node's ops are emitted. */
+  onNode?: (id: number) => void;
   /** Nodes whose value must be written to a given place (gradients, loss). */
   targets: ReadonlyMap<number, readonly PlanTensor[]>;
   /** Of matrix products; "f32" by default. */
@@ -70,6 +72,7 @@ export class Lowering {
   run(): void {
     for (const node of this.options.graph.nodes) {
       if (!this.live[node.id] || this.absorbed.has(node.id)) continue;
+      this.options.onNode?.(node.id);
       const given = this.options.given.get(node.id);
       if (given !== undefined) this.values.set(node.id, given);
       else this.lower(node);
@@ -82,6 +85,8 @@ export class Lowering {
     if (value === undefined) throw new Error(`node ${id} was read before it was written`);
     return value;
   }
+
+  has(id: number): boolean { return this.values.has(id); }
 
   shape(id: number): number[] {
     return this.options.graph.nodes[id]!.shape.map((size) => (size === BATCH ? this.options.batchSize : size));

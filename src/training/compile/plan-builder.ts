@@ -60,6 +60,9 @@ export class PlanBuilder {
     }
   }
 
+  /** Ops so far. */
+  get opCount(): number { return this.ops.length; }
+
   /** Keeps a temporary alive to the end of the plan, so that it can be read after a run. */
   pin(tensor: PlanTensor): void {
     const storage = this.storages[tensor.storage]!;

@@ -6,6 +6,7 @@
 import { blake3 } from "@noble/hashes/blake3.js";
 import { bytesToHex, utf8ToBytes } from "@noble/hashes/utils.js";
 import type { TrainOperation } from "../optimizer/optim.js";
+import type { Graph } from "./graph.js";
 import { TrainingError } from "../errors.js";
 
 export const JOB_FORMAT = "tesra-job/1";
@@ -38,15 +39,19 @@ export function canonicalJson(value: unknown): string {
   return JSON.stringify(value);
 }
 
-export function canonicalJob(job: Job): string {
-  const { operation, run } = job;
-  const nodes = operation.loss.graph.nodes.map((node) => ({
+/** A graph's nodes as data. */
+export function nodesAsData(graph: Graph): unknown[] {
+  return graph.nodes.map((node) => ({
     op: node.op, name: node.name, inputs: node.inputs, attributes: node.attributes,
     ...(node.device === "" ? {} : { device: node.device }),
     ...(node.controls.length === 0 ? {} : { controls: node.controls }),
   }));
+}
+
+export function canonicalJob(job: Job): string {
+  const { operation, run } = job;
   return canonicalJson({
-    format: JOB_FORMAT, nodes, run,
+    format: JOB_FORMAT, nodes: nodesAsData(operation.loss.graph), run,
     train: {
       loss: operation.loss.id, logits: operation.logits?.id, correct: operation.correct?.id,
       optimizer: operation.optimizer, rules: operation.rules,

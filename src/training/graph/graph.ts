@@ -5,7 +5,7 @@
  */
 import { GraphError, type Shape } from "../errors.js";
 import { placeNode, type DeviceChooser } from "./device-spec.js";
-import { formatShape, OPS, BATCH, DTYPES, type Attributes, type DType, type Fail } from "./ops.js";
+import { formatShape, OPS, BATCH, DTYPES, type ArrayOf, type Attributes, type DType, type Fail } from "./ops.js";
 import { captureTrace, userPosition, type Trace } from "./position.js";
 import { fanOf, heUniform, type Initializer } from "./initializer.js";
 
@@ -86,6 +86,9 @@ export class Graph {
     }
   }
 
+  /** What a run is fed; null is the batch. */
+  placeholder(name: string, shape: readonly (number | null)[]): Tensor<"f32">;
+  placeholder<D extends DType>(name: string, shape: readonly (number | null)[], dtype: D): Tensor<D>;
   placeholder(name: string, shape: readonly (number | null)[], dtype: DType = "f32"): Tensor {
     return this.add("placeholder", [], {
       shape: shape.map((size) => size ?? BATCH), dtype: DTYPES.indexOf(dtype),
@@ -93,10 +96,10 @@ export class Graph {
   }
 
   /** A trained tensor; without an initializer, He-uniform for matrices and kernels, else zeros. */
-  variable(name: string, shape: Shape, initializer?: Initializer): Tensor {
+  variable(name: string, shape: Shape, initializer?: Initializer): Tensor<"f32"> {
     const chosen = initializer ?? (shape.length >= 2 && !shape.includes(BATCH)
       ? heUniform(fanOf(shape).fanIn) : { kind: "zeros" as const });
-    return this.add("variable", [], { shape: [...shape], initializer: chosen }, name);
+    return this.add("variable", [], { shape: [...shape], initializer: chosen }, name) as Tensor<"f32">;
   }
 
   /** Makes one node; the op's rule throws a GraphError that names op, node, inputs and the caller's line. */
@@ -208,105 +211,117 @@ export class Graph {
   }
 }
 
+/** A tensor and what it is fed. */
+export interface Feed {
+  readonly tensor: Tensor;
+  readonly value: ArrayOf<DType>;
+}
+
 /** A handle on one node, with the ops that read naturally as methods. */
-export class Tensor {
+export class Tensor<D extends DType = DType> {
   constructor(readonly graph: Graph, private readonly node: GraphNode) {}
 
   get id(): number { return this.node.id; }
   get op(): string { return this.node.op; }
   get name(): string { return this.node.name; }
   get shape(): Shape { return this.node.shape; }
-  get dtype(): DType { return this.node.dtype; }
+  get dtype(): D { return this.node.dtype as D; }
   get deviceName(): string { return this.node.device; }
 
+  /** This tensor's value for a run: `feeds: [x.feed(images), y.feed(labels)]`. */
+  feed(value: ArrayOf<D>): Feed { return { tensor: this, value }; }
+
   /** uint8 pixels to floats: value * scale + shift. */
-  toFloat(scale = 1 / 255, shift = 0): Tensor {
-    return this.graph.add("toFloat", [this], { scale: Math.fround(scale), shift: Math.fround(shift) });
+  toFloat(scale = 1 / 255, shift = 0): Tensor<"f32"> {
+    return this.floats("toFloat", [this], { scale: Math.fround(scale), shift: Math.fround(shift) });
   }
   /** (..., k) x (k, n). */
-  matmul(other: Tensor, options: { transposeA?: boolean; transposeB?: boolean } = {}): Tensor {
+  matmul(other: Tensor, options: { transposeA?: boolean; transposeB?: boolean } = {}): Tensor<"f32"> {
     const { transposeA = false, transposeB = false } = options;
-    return this.graph.add("matmul", [this, other], { transposeA, transposeB });
+    return this.floats("matmul", [this, other], { transposeA, transposeB });
   }
   /** Adds a vector over the last dimension, or a tensor over the last dimensions. */
-  biasAdd(bias: Tensor): Tensor { return this.graph.add("biasAdd", [this, bias]); }
-  add(other: Tensor): Tensor { return this.graph.add("add", [this, other]); }
+  biasAdd(bias: Tensor): Tensor<"f32"> { return this.floats("biasAdd", [this, bias]); }
+  add(other: Tensor): Tensor<"f32"> { return this.floats("add", [this, other]); }
   /** alpha * x + beta. */
-  scale(alpha: number, beta = 0): Tensor {
-    return this.graph.add("scale", [this], { alpha: Math.fround(alpha), beta: Math.fround(beta) });
+  scale(alpha: number, beta = 0): Tensor<"f32"> {
+    return this.floats("scale", [this], { alpha: Math.fround(alpha), beta: Math.fround(beta) });
   }
   /** Of a variable: gives it `value`, and is that value. Nodes run in the order in which they were made. */
-  assign(value: Tensor): Tensor { return this.graph.add("assign", [this, value]); }
+  assign(value: Tensor): Tensor<"f32"> { return this.floats("assign", [this, value]); }
   /** Of a variable: adds `value` to it, and is the sum. */
-  assignAdd(value: Tensor): Tensor { return this.graph.add("assignAdd", [this, value]); }
-  relu(): Tensor { return this.graph.add("relu", [this]); }
+  assignAdd(value: Tensor): Tensor<"f32"> { return this.floats("assignAdd", [this, value]); }
+  relu(): Tensor<"f32"> { return this.floats("relu", [this]); }
   /** The tanh form is GPT-2's. */
-  gelu(form: "erf" | "tanh" = "erf"): Tensor { return this.graph.add("gelu", [this], { tanh: form === "tanh" }); }
-  silu(): Tensor { return this.graph.add("silu", [this]); }
+  gelu(form: "erf" | "tanh" = "erf"): Tensor<"f32"> { return this.floats("gelu", [this], { tanh: form === "tanh" }); }
+  silu(): Tensor<"f32"> { return this.floats("silu", [this]); }
   /** Element by element, of equal shapes. */
-  mul(other: Tensor): Tensor { return this.graph.add("mul", [this, other]); }
-  div(other: Tensor): Tensor { return this.graph.add("div", [this, other]); }
-  sub(other: Tensor): Tensor { return this.add(other.scale(-1)); }
-  exp(): Tensor { return this.graph.add("exp", [this]); }
-  log(): Tensor { return this.graph.add("log", [this]); }
-  sqrt(): Tensor { return this.graph.add("sqrt", [this]); }
-  erf(): Tensor { return this.graph.add("erf", [this]); }
-  sigmoid(): Tensor { return this.graph.add("sigmoid", [this]); }
-  tanh(): Tensor { return this.scale(2).sigmoid().scale(2, -1); }
+  mul(other: Tensor): Tensor<"f32"> { return this.floats("mul", [this, other]); }
+  div(other: Tensor): Tensor<"f32"> { return this.floats("div", [this, other]); }
+  sub(other: Tensor): Tensor<"f32"> { return this.add(other.scale(-1)); }
+  exp(): Tensor<"f32"> { return this.floats("exp", [this]); }
+  log(): Tensor<"f32"> { return this.floats("log", [this]); }
+  sqrt(): Tensor<"f32"> { return this.floats("sqrt", [this]); }
+  erf(): Tensor<"f32"> { return this.floats("erf", [this]); }
+  sigmoid(): Tensor<"f32"> { return this.floats("sigmoid", [this]); }
+  tanh(): Tensor<"f32"> { return this.scale(2).sigmoid().scale(2, -1); }
   /** The value; no gradient flows back. */
-  stopGradient(): Tensor { return this.graph.add("stopGradient", [this]); }
+  stopGradient(): Tensor<D> { return this.graph.add("stopGradient", [this]) as Tensor<D>; }
   /** This (batch, length, columns): the first `heads` heads of `headSize` columns turn by their position. */
-  rope(heads: number, headSize: number, base = 10_000): Tensor {
-    return this.graph.add("rope", [this], { heads, headSize, base, inverse: false });
+  rope(heads: number, headSize: number, base = 10_000): Tensor<"f32"> {
+    return this.floats("rope", [this], { heads, headSize, base, inverse: false });
   }
   /** Axis i of the result is axis permutation[i] of this. */
-  transpose(permutation: readonly number[]): Tensor { return this.graph.add("transpose", [this], { permutation }); }
+  transpose(permutation: readonly number[]): Tensor<D> { return this.graph.add("transpose", [this], { permutation }) as Tensor<D>; }
   /** [start, end) of an axis; negative axes count from the back. */
-  slice(axis: number, start: number, end: number): Tensor {
-    return this.graph.add("slice", [this], { axis: this.axis(axis), start, size: end - start });
+  slice(axis: number, start: number, end: number): Tensor<D> {
+    return this.graph.add("slice", [this], { axis: this.axis(axis), start, size: end - start }) as Tensor<D>;
   }
-  concat(others: readonly Tensor[], axis: number): Tensor {
-    return this.graph.add("concat", [this, ...others], { axis: this.axis(axis) });
+  concat(others: readonly Tensor[], axis: number): Tensor<D> {
+    return this.graph.add("concat", [this, ...others], { axis: this.axis(axis) }) as Tensor<D>;
   }
   /** Repeats sizes of 1, and adds dimensions in front, up to `shape`. */
-  expand(shape: readonly (number | null)[]): Tensor {
-    return this.graph.add("expand", [this], { shape: shape.map((size) => size ?? BATCH) });
+  expand(shape: readonly (number | null)[]): Tensor<D> {
+    return this.graph.add("expand", [this], { shape: shape.map((size) => size ?? BATCH) }) as Tensor<D>;
   }
   /** Over some axes, which the result lacks, or over all. */
-  sum(axes: readonly number[] = []): Tensor { return this.graph.add("sum", [this], { axes: axes.map((axis) => this.axis(axis)) }); }
+  sum(axes: readonly number[] = []): Tensor<"f32"> { return this.floats("sum", [this], { axes: axes.map((axis) => this.axis(axis)) }); }
   private axis(axis: number): number { return axis < 0 ? axis + this.shape.length : axis; }
-  softmax(): Tensor { return this.graph.add("softmax", [this]); }
+  softmax(): Tensor<"f32"> { return this.floats("softmax", [this]); }
   /** Give each use of dropout its own stream. */
-  dropout(rate: number, options: { stream: number; seed?: number }): Tensor {
-    return this.graph.add("dropout", [this], { rate, seed: options.seed ?? 0, stream: options.stream });
+  dropout(rate: number, options: { stream: number; seed?: number }): Tensor<"f32"> {
+    return this.floats("dropout", [this], { rate, seed: options.seed ?? 0, stream: options.stream });
   }
   /** Over the last dimension, to mean beta and deviation gamma. */
-  layerNorm(gamma: Tensor, beta: Tensor, epsilon = 1e-5): Tensor {
-    return this.graph.add("layerNorm", [this, gamma, beta], { epsilon });
+  layerNorm(gamma: Tensor, beta: Tensor, epsilon = 1e-5): Tensor<"f32"> {
+    return this.floats("layerNorm", [this, gamma, beta], { epsilon });
   }
-  rmsNorm(gamma: Tensor, epsilon = 1e-5): Tensor { return this.graph.add("rmsNorm", [this, gamma], { epsilon }); }
+  rmsNorm(gamma: Tensor, epsilon = 1e-5): Tensor<"f32"> { return this.floats("rmsNorm", [this, gamma], { epsilon }); }
   /** This (vocabulary, width) table's rows by id. */
-  embed(ids: Tensor): Tensor { return this.graph.add("embedding", [this, ids]); }
+  embed(ids: Tensor): Tensor<"f32"> { return this.floats("embedding", [this, ids]); }
   /** This is (batch, length, 3 width): queries, keys, values, each head by head. */
-  attention(heads: number, options: { causal?: boolean } = {}): Tensor {
-    return this.graph.add("attention", [this], { heads, causal: options.causal ?? true });
+  attention(heads: number, options: { causal?: boolean } = {}): Tensor<"f32"> {
+    return this.floats("attention", [this], { heads, causal: options.causal ?? true });
   }
   /** x (N, H, W, C) with a kernel (KH, KW, C, OC). */
-  conv2d(weight: Tensor, options: { stride?: number; padding?: number } = {}): Tensor {
+  conv2d(weight: Tensor, options: { stride?: number; padding?: number } = {}): Tensor<"f32"> {
     const { stride = 1, padding = 0 } = options;
-    return this.graph.add("conv2d", [this, weight],
+    return this.floats("conv2d", [this, weight],
       { strideH: stride, strideW: stride, padH: padding, padW: padding });
   }
-  maxPool(kernel: number, stride = kernel): Tensor { return this.graph.add("maxPool", [this], { kernel, stride }); }
-  avgPool(kernel: number, stride = kernel): Tensor { return this.graph.add("avgPool", [this], { kernel, stride }); }
-  reshape(shape: readonly (number | null)[]): Tensor {
-    return this.graph.add("reshape", [this], { shape: shape.map((size) => size ?? BATCH) });
+  maxPool(kernel: number, stride = kernel): Tensor<"f32"> { return this.floats("maxPool", [this], { kernel, stride }); }
+  avgPool(kernel: number, stride = kernel): Tensor<"f32"> { return this.floats("avgPool", [this], { kernel, stride }); }
+  reshape(shape: readonly (number | null)[]): Tensor<D> {
+    return this.graph.add("reshape", [this], { shape: shape.map((size) => size ?? BATCH) }) as Tensor<D>;
   }
   /** Keeps the first dimension, joins the rest. */
-  flatten(): Tensor {
+  flatten(): Tensor<D> {
     const [first = 1, ...rest] = this.shape;
     if (rest.length === 1) return this;
     return this.reshape([first, rest.reduce((product, size) => product * size, 1)]);
+  }
+  private floats(op: string, inputs: readonly Tensor[], attributes?: Record<string, unknown>): Tensor<"f32"> {
+    return this.graph.add(op, inputs, attributes) as Tensor<"f32">;
   }
   toString(): string { return `${this.op} "${this.name}" ${formatShape(this.shape)}`; }
 }

@@ -10,6 +10,9 @@ import { checkInitializer, type Initializer } from "./initializer.js";
 
 export type DType = "f32" | "u8" | "i32";
 
+/** What holds the values of a type. */
+export type ArrayOf<D extends DType> = { f32: Float32Array; u8: Uint8Array; i32: Int32Array }[D];
+
 /** The batch: allowed as the first dimension only, fixed when a plan is compiled. */
 export const BATCH = -1;
 

@@ -51,13 +51,13 @@ const CONTROLS_MAX = 64;
 
 type Json = Record<string, unknown>;
 
-function limited(path: string, limit: keyof JobLimits, expected: number, actual: number): void {
+export function limited(path: string, limit: keyof JobLimits, expected: number, actual: number): void {
   if (actual <= expected) return;
   throw new JobError("limit", `${path}: ${actual} is above the limit of ${expected} (${limit})`,
     { path, limit, expected, actual });
 }
 
-function object(value: unknown, path: string, keys: readonly string[]): Json {
+export function object(value: unknown, path: string, keys: readonly string[]): Json {
   if (typeof value !== "object" || value === null || Array.isArray(value)) {
     throw new JobError("format", `${path} must be an object`, { path });
   }
@@ -66,7 +66,7 @@ function object(value: unknown, path: string, keys: readonly string[]): Json {
   return value as Json;
 }
 
-function integer(value: unknown, path: string, min: number, max: number): number {
+export function integer(value: unknown, path: string, min: number, max: number): number {
   if (!Number.isInteger(value) || (value as number) < min || (value as number) > max) {
     throw new JobError("format", `${path} must be an integer from ${min} to ${max}, got ${JSON.stringify(value)}`, { path });
   }
@@ -111,7 +111,8 @@ function parseRun(value: unknown, limits: JobLimits): RunPlan {
   return { batchSize, epochs, seed: integer(run.seed, "run.seed", 0, Number.MAX_SAFE_INTEGER) };
 }
 
-function parseNodes(value: unknown, run: RunPlan, limits: JobLimits): Graph {
+/** Nodes that came as data, each through the rules of a local graph; `batchSize` sizes them. */
+export function parseNodes(value: unknown, { batchSize }: { batchSize: number }, limits: JobLimits): Graph {
   if (!Array.isArray(value)) throw new JobError("format", "nodes must be a list", { path: "nodes" });
   limited("nodes", "nodes", limits.nodes, value.length);
   const graph = new Graph({ positions: false });
@@ -145,7 +146,7 @@ function parseNodes(value: unknown, run: RunPlan, limits: JobLimits): Graph {
     const tensors = (of: number[]): Tensor[] => of.map((id) => graph.tensor(id));
     const node = graph.device(device, () => graph.controlDependencies(tensors(before), () =>
       graph.add(op, tensors(ids), attributes as Json, name)));
-    const elements = elementsOf(node.shape.map((size) => (size === BATCH ? run.batchSize : size)));
+    const elements = elementsOf(node.shape.map((size) => (size === BATCH ? batchSize : size)));
     if (!Number.isSafeInteger(elements)) {
       throw new JobError("overflow", `${path}: the element count overflows`, { path });
     }
