@@ -63,11 +63,13 @@ class DeviceCore {
   // As with_any for work that this back end leaves to the CPU: a CPU device is opened for it then.
   template <class F>
   int with_host(const F& f, tesra_error* error) {
-    if (backend->compress) return with_any(f);
-    std::lock_guard<std::mutex> lock(side_mutex_);
-    const tesra_open one{1, 0, nullptr};
-    if (!host_ && tesra_cpu_backend()->open(&one, &host_, error) != TESRA_OK) return error->code;
-    return f(tesra_cpu_backend(), host_);
+    return backend->compress ? with_any(f) : on_host(f, error);
+  }
+
+  // The same inside a job, which holds the device.
+  template <class F>
+  int with_host_in_job(const F& f, tesra_error* error) {
+    return backend->compress ? f(backend, device) : on_host(f, error);
   }
 
   const tesra_backend* backend;
@@ -78,6 +80,13 @@ class DeviceCore {
 
  private:
   friend struct Job;
+  template <class F>
+  int on_host(const F& f, tesra_error* error) {
+    std::lock_guard<std::mutex> lock(side_mutex_);
+    const tesra_open all{0, 0, nullptr};
+    if (!host_ && tesra_cpu_backend()->open(&all, &host_, error) != TESRA_OK) return error->code;
+    return f(tesra_cpu_backend(), host_);
+  }
   static void deliver(napi_env env, napi_value, void*, void* data);
   static void at_exit(void* self);
   // @returns what never ran.

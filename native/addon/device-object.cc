@@ -84,42 +84,7 @@ bool read_update(const Napi::CallbackInfo& info, Update* u, std::vector<Napi::Ob
     items.push_back(list.Get(i));
     if (env.IsExceptionPending()) return false;
   }
-  Napi::Object o;
-  if (!read_object(env, info[2], "options", &o)) return false;
-  const double zero = 0;
-  double rate = 0, decay = 0;
-  if (!number_property(env, o, "learningRate", nullptr, &rate) ||
-      !number_property(env, o, "weightDecay", &zero, &decay))
-    return false;
-  if (decay < 0) return throw_error(env, "argument", "weightDecay must not be negative"), false;
-  auto fraction = [&](const char* key, double* out) {
-    if (!number_property(env, o, key, nullptr, out)) return false;
-    if (*out >= 0 && *out < 1) return true;
-    return throw_error(env, "argument", std::string(key) + " must be in [0, 1)"), false;
-  };
-  u->op.kind = u->kind;
-  if (u->kind == TESRA_OP_ADAM) {
-    tesra_adam& a = u->op.u.adam;
-    double step = 0;
-    if (!fraction("beta1", &a.beta1) || !fraction("beta2", &a.beta2) ||
-        !number_property(env, o, "epsilon", nullptr, &a.epsilon) ||
-        !integer_property(env, o, "step", 1, 16777216, nullptr, &step))
-      return false;
-    if (a.epsilon < 0) return throw_error(env, "argument", "epsilon must not be negative"), false;
-    a.step = static_cast<uint32_t>(step);
-    a.learning_rate = rate;
-    a.weight_decay = decay;
-  } else {
-    tesra_sgd& s = u->op.u.sgd;
-    s.learning_rate = rate;
-    s.weight_decay = decay;
-    if (u->kind == TESRA_OP_MOMENTUM) {
-      bool nesterov = false;
-      if (!fraction("momentum", &s.momentum) || !flag_property(env, o, "nesterov", &nesterov))
-        return false;
-      s.nesterov = nesterov;
-    }
-  }
+  if (!read_optimizer(env, info[0], info[2], &u->op)) return false;
   for (uint32_t i = 0; i < count; ++i) {
     View v;
     if (!read_view(env, items[i], names[i], napi_float32_array, i ? u->vectors[0].length : SIZE_MAX,
@@ -155,6 +120,51 @@ int run_update(const tesra_backend* b, tesra_device* d, const Update& u, tesra_e
 
 // ------------------------------------------------------------ the class
 
+bool read_optimizer(Napi::Env env, Napi::Value name, Napi::Value options, tesra_op* op) {
+  std::string kind;
+  if (!read_string(env, name, "kind", 16, &kind)) return false;
+  if (kind == "sgd") op->kind = TESRA_OP_SGD;
+  else if (kind == "momentum") op->kind = TESRA_OP_MOMENTUM;
+  else if (kind == "adam") op->kind = TESRA_OP_ADAM;
+  else return throw_error(env, "argument", "kind must be sgd, momentum or adam"), false;
+  Napi::Object o;
+  if (!read_object(env, options, "options", &o)) return false;
+  const double zero = 0;
+  double rate = 0, decay = 0;
+  if (!number_property(env, o, "learningRate", nullptr, &rate) ||
+      !number_property(env, o, "weightDecay", &zero, &decay))
+    return false;
+  if (decay < 0) return throw_error(env, "argument", "weightDecay must not be negative"), false;
+  auto fraction = [&](const char* key, double* out) {
+    if (!number_property(env, o, key, nullptr, out)) return false;
+    if (*out >= 0 && *out < 1) return true;
+    return throw_error(env, "argument", std::string(key) + " must be in [0, 1)"), false;
+  };
+  if (op->kind == TESRA_OP_ADAM) {
+    tesra_adam& a = op->u.adam;
+    double step = 0;
+    if (!fraction("beta1", &a.beta1) || !fraction("beta2", &a.beta2) ||
+        !number_property(env, o, "epsilon", nullptr, &a.epsilon) ||
+        !integer_property(env, o, "step", 1, 16777216, nullptr, &step))
+      return false;
+    if (a.epsilon < 0) return throw_error(env, "argument", "epsilon must not be negative"), false;
+    a.step = static_cast<uint32_t>(step);
+    a.learning_rate = rate;
+    a.weight_decay = decay;
+  } else {
+    tesra_sgd& s = op->u.sgd;
+    s.learning_rate = rate;
+    s.weight_decay = decay;
+    if (op->kind == TESRA_OP_MOMENTUM) {
+      bool nesterov = false;
+      if (!fraction("momentum", &s.momentum) || !flag_property(env, o, "nesterov", &nesterov))
+        return false;
+      s.nesterov = nesterov;
+    }
+  }
+  return true;
+}
+
 Napi::Function DeviceObject::define(Napi::Env env) {
   return DefineClass(env, "NativeDevice",
                      {InstanceMethod<&DeviceObject::describe>("describe"),
@@ -170,6 +180,13 @@ Napi::Function DeviceObject::define(Napi::Env env) {
                       InstanceMethod<&DeviceObject::crm_tile>("crmTile"),
                       InstanceMethod<&DeviceObject::compress>("compress"),
                       InstanceMethod<&DeviceObject::decompress>("decompress"),
+                      InstanceMethod<&DeviceObject::update_async>("updateAsync"),
+                      InstanceMethod<&DeviceObject::mean_async>("meanAsync"),
+                      InstanceMethod<&DeviceObject::largest_async>("largestAsync"),
+                      InstanceMethod<&DeviceObject::delay_compensate_async>("delayCompensateAsync"),
+                      InstanceMethod<&DeviceObject::compress_async>("compressAsync"),
+                      InstanceMethod<&DeviceObject::decompress_async>("decompressAsync"),
+                      InstanceMethod<&DeviceObject::blake3_async>("blake3Async"),
                       InstanceMethod<&DeviceObject::cn2_hash>("cn2Hash"),
                       InstanceMethod<&DeviceObject::cn2_scan_async>("cn2ScanAsync"),
                       InstanceMethod<&DeviceObject::int8_gemm>("int8Gemm"),

@@ -129,7 +129,8 @@ void run_adam(const Context& cx, const tesra_adam& a) {
   const tesra_adam_coefficients_t k = tesra_adam_coefficients(&a, step);
   const bool decay = a.weight_decay != 0.0;
   parallel_ranges(cx, a.n, kElementGrain, [&](int64_t i, int64_t e) {
-    cx.kernels->adam({a.p + i, a.m + i, a.v + i, a.g + i, e - i, k, decay});
+    cx.kernels->adam({a.p + i, a.g + i, a.m + i, a.v + i, a.p + i, a.m + i, a.v + i, e - i, false},
+                     k, decay);
   });
 }
 
@@ -236,17 +237,17 @@ int execute(const Context& cx, const tesra_op& op, float* scratch, tesra_error* 
     case TESRA_OP_SGD: {
       const tesra_sgd& s = op.u.sgd;
       parallel_ranges(cx, s.n, kElementGrain, [&](int64_t i, int64_t e) {
-        k.sgd(s.p + i, s.g + i, e - i, static_cast<float>(s.learning_rate),
-              static_cast<float>(s.weight_decay));
+        k.sgd({s.p + i, s.g + i, nullptr, nullptr, s.p + i, nullptr, nullptr, e - i, false},
+              static_cast<float>(s.learning_rate), static_cast<float>(s.weight_decay));
       });
       break;
     }
     case TESRA_OP_MOMENTUM: {
       const tesra_sgd& s = op.u.sgd;
       parallel_ranges(cx, s.n, kElementGrain, [&](int64_t i, int64_t e) {
-        k.momentum(s.p + i, s.g + i, s.m + i, e - i, static_cast<float>(s.learning_rate),
-                   static_cast<float>(s.weight_decay), static_cast<float>(s.momentum),
-                   s.nesterov != 0);
+        k.momentum({s.p + i, s.g + i, s.m + i, nullptr, s.p + i, s.m + i, nullptr, e - i, false},
+                   static_cast<float>(s.learning_rate), static_cast<float>(s.weight_decay),
+                   static_cast<float>(s.momentum), s.nesterov != 0);
       });
       break;
     }
@@ -415,11 +416,24 @@ int pack(tesra_device* device, const tesra_compress* args, tesra_error* error) {
 int unpack(tesra_device* device, const tesra_decompress* args, tesra_error* error) {
   return guarded(error, [&] { return decompress(device->context, *args), TESRA_OK; });
 }
+int step(tesra_device* device, tesra_update* args, tesra_error*) {
+  update(device->context, *args);
+  return TESRA_OK;
+}
+int average(tesra_device* device, const tesra_mean* args, tesra_error*) {
+  mean(device->context, *args);
+  return TESRA_OK;
+}
+int largest(tesra_device* device, const float* x, int64_t n, uint32_t* bits, tesra_error*) {
+  *bits = largest_magnitude(device->context, x, n);
+  return TESRA_OK;
+}
 
 const tesra_backend kBackend = {
     TESRA_ABI,    "cpu",    1,          probe,   open,      close, describe, alloc,
     release,      copy,     copy,       sync,    plan_create, plan_run, plan_destroy, run_op,
     hash,         product,  scan,       replay,  slow_hash, slow_scan, pack, unpack,
+    step,         average,  largest,
 };
 
 }  // namespace

@@ -205,6 +205,17 @@ void take_sign(const Context& cx, const tesra_compress& c, float* t) {
   });
 }
 
+constexpr int64_t kHalfGrain = 16384;
+
+void take_fp16(const Context& cx, const tesra_compress& c, float* t) {
+  const CompressionKernels& k = *cx.kernels->compression;
+  uint16_t* const halves = reinterpret_cast<uint16_t*>(c.out + TESRA_PACKED_HEADER);
+  parallel_ranges(cx, c.n, kHalfGrain, [&](int64_t i, int64_t e) {
+    k.take_halves(t + i, halves + i, e - i);
+    if (c.residual) k.leave_halves(t + i, halves + i, e - i);
+  });
+}
+
 }  // namespace
 
 void compress(const Context& cx, const tesra_compress& c) {
@@ -221,6 +232,7 @@ void compress(const Context& cx, const tesra_compress& c) {
   float* const t = c.residual ? c.residual : const_cast<float*>(c.x);
   if (c.kind == TESRA_TOPK) take_topk(cx, c, t);
   else if (c.kind == TESRA_INT8) take_int8(cx, c, t);
+  else if (c.kind == TESRA_FP16) take_fp16(cx, c, t);
   else take_sign(cx, c, t);
 }
 
@@ -239,6 +251,20 @@ void decompress(const Context& cx, const tesra_decompress& d) {
       const float value = get_float(values + 4 * i);
       to = d.add ? tesra_fma(d.scale, value, to) : d.scale * value;
     }
+    return;
+  }
+  if (kind == TESRA_FP16) {
+    // The message may lie anywhere in a received frame.
+    const bool aligned = reinterpret_cast<uintptr_t>(first) % alignof(uint16_t) == 0;
+    parallel_ranges(cx, d.n, kHalfGrain, [&](int64_t begin, int64_t end) {
+      alignas(64) uint16_t copy[1024];
+      for (int64_t i = begin; i < end; i += 1024) {
+        const int64_t n = smaller<int64_t>(1024, end - i);
+        if (!aligned) std::memcpy(copy, first + 2 * i, 2 * static_cast<size_t>(n));
+        const uint16_t* const halves = aligned ? reinterpret_cast<const uint16_t*>(first) + i : copy;
+        kernels.put_halves(halves, d.out + i, n, d.scale, d.add);
+      }
+    });
     return;
   }
   const uint8_t* const second = first + 4 * ceil_div(d.n, parameter);
@@ -262,22 +288,24 @@ extern "C" int tesra_check_packed(const uint8_t* packed, size_t size, int64_t n,
   const uint32_t kind = get32(packed) - TESRA_PACKED_MAGIC, parameter = get32(packed + 4);
   uint64_t stated;
   std::memcpy(&stated, packed + 8, 8);
-  if (kind < TESRA_TOPK || kind > TESRA_SIGN)
+  if (kind < TESRA_TOPK || kind > TESRA_FP16)
     return fail(error, TESRA_E_ARGUMENT, "the bytes are no compressed gradient");
   if (n > TESRA_COMPRESS_MAX || stated != static_cast<uint64_t>(n))
     return fail(error, TESRA_E_SHAPE, "the message is of %llu elements, but %lld are expected",
                 static_cast<unsigned long long>(stated), static_cast<long long>(n));
-  const bool blocks = kind != TESRA_TOPK;
+  const bool blocks = kind == TESRA_INT8 || kind == TESRA_SIGN;
+  if (kind == TESRA_FP16 && parameter != 0)
+    return fail(error, TESRA_E_ARGUMENT, "a message of halves has the parameter 0, not %u", parameter);
   if (blocks && (parameter == 0 || parameter % 64 != 0 || parameter > TESRA_COMPRESS_BLOCK_MAX))
     return fail(error, TESRA_E_ARGUMENT, "the message has blocks of %u elements", parameter);
-  if (!blocks && parameter > static_cast<uint64_t>(n))
+  if (kind == TESRA_TOPK && parameter > static_cast<uint64_t>(n))
     return fail(error, TESRA_E_ARGUMENT, "the message has %u entries of %lld elements", parameter,
                 static_cast<long long>(n));
   const uint64_t want = tesra_packed_size(static_cast<int32_t>(kind), parameter, n);
   if (size != want)
     return fail(error, TESRA_E_SHAPE, "the message must have %llu bytes, but has %zu",
                 static_cast<unsigned long long>(want), size);
-  if (blocks) return TESRA_OK;
+  if (kind != TESRA_TOPK) return TESRA_OK;
   uint64_t low = 0;  // the least index that may come next
   for (size_t i = 0; i < parameter; ++i) {
     const uint32_t index = get32(packed + TESRA_PACKED_HEADER + 4 * i);

@@ -114,6 +114,9 @@ void blake3(const Context& cx, const tesra_blake3& args);
 void int8_gemm(const Context& cx, const tesra_int8_gemm& g);
 int crm_scan(const Context& cx, tesra_crm_scan& s, tesra_error* error);
 void crm_tile(const tesra_crm_tile& t);
+void update(const Context& cx, tesra_update& u);
+uint32_t largest_magnitude(const Context& cx, const float* x, int64_t n);
+void mean(const Context& cx, const tesra_mean& m);
 void compress(const Context& cx, const tesra_compress& c);
 void decompress(const Context& cx, const tesra_decompress& d);
 

@@ -30,6 +30,8 @@ inline vec vload_n(const float* p, int n) {
   return n == W ? _mm256_loadu_ps(p) : _mm256_maskload_ps(p, mask_of(n));
 }
 inline void vstore(float* p, vec x) { _mm256_storeu_ps(p, x); }
+inline void vstream(float* p, vec x) { _mm256_stream_ps(p, x); }
+inline void vstream_fence() { _mm_sfence(); }
 inline void vstore_n(float* p, vec x, int n) {
   if (n == W) _mm256_storeu_ps(p, x);
   else _mm256_maskstore_ps(p, mask_of(n), x);

@@ -26,6 +26,8 @@ inline vec vset(float x) { return _mm512_set1_ps(x); }
 inline vec vload(const float* p) { return _mm512_loadu_ps(p); }
 inline vec vload_n(const float* p, int n) { return _mm512_maskz_loadu_ps(mask_of(n), p); }
 inline void vstore(float* p, vec x) { _mm512_storeu_ps(p, x); }
+inline void vstream(float* p, vec x) { _mm512_stream_ps(p, x); }
+inline void vstream_fence() { _mm_sfence(); }
 inline void vstore_n(float* p, vec x, int n) { _mm512_mask_storeu_ps(p, mask_of(n), x); }
 inline vec vload_u8(const uint8_t* p) {
   return _mm512_cvtepi32_ps(

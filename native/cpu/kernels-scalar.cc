@@ -19,6 +19,8 @@ inline vec vset(float x) { return x; }
 inline vec vload(const float* p) { return *p; }
 inline vec vload_n(const float* p, int n) { return n > 0 ? *p : 0.0f; }
 inline void vstore(float* p, vec x) { *p = x; }
+inline void vstream(float* p, vec x) { *p = x; }
+inline void vstream_fence() {}
 inline void vstore_n(float* p, vec x, int) { *p = x; }
 inline vec vload_u8(const uint8_t* p) { return static_cast<float>(*p); }
 inline vec vadd(vec a, vec b) { return a + b; }

@@ -37,12 +37,11 @@ constexpr int kMaxVectors = 3;
 constexpr int kMaxRowForm = 12;     // row pointers that fit in the general registers
 constexpr int kMaxColumnForm = 24;  // one vector wide tiles
 
-struct AdamRange {
-  float *p, *m, *v;
-  const float* g;
+struct OptimizerRange {
+  const float *p, *g, *m, *v;
+  float *p_out, *m_out, *v_out;  // may be p, m, v
   int64_t n;
-  tesra_adam_coefficients_t k;
-  bool decay;
+  bool stream;  // outputs go around the caches; they are 64-byte aligned then
 };
 
 // One tile of the int8 product: a packed group of rows times a packed panel of columns.
@@ -112,6 +111,9 @@ struct CompressionKernels {
   void (*put_quantised)(const int8_t* q, float* out, int64_t n, float unit, float scale, bool add);
   void (*put_signs)(const uint8_t* bits, float* out, int64_t n, float magnitude, float scale,
                     bool add);
+  void (*take_halves)(const float* t, uint16_t* out, int64_t n);
+  void (*leave_halves)(float* t, const uint16_t* halves, int64_t n);
+  void (*put_halves)(const uint16_t* halves, float* out, int64_t n, float scale, bool add);
 };
 
 struct Kernels {
@@ -145,11 +147,14 @@ struct Kernels {
   // out[j] = sum of rows, one chain from +0
   void (*column_sum)(const float* x, int64_t rows, int32_t columns, float* out);
 
-  void (*sgd)(float* p, const float* g, int64_t n, float rate, float decay);
-  void (*momentum)(float* p, const float* g, float* m, int64_t n, float rate, float decay, float mu,
-                   bool nesterov);
-  void (*adam)(const AdamRange& r);
+  void (*sgd)(const OptimizerRange& o, float rate, float decay);
+  void (*momentum)(const OptimizerRange& o, float rate, float decay, float mu, bool nesterov);
+  void (*adam)(const OptimizerRange& o, const tesra_adam_coefficients_t& k, bool decays);
   void (*delay_compensate)(float* g, const float* now, const float* base, int64_t n, float lambda);
+  void (*add_double)(double* sum, const float* x, int64_t n);
+  void (*divide_double)(const double* sum, double by, float* out, int64_t n);
+  // Streamed outputs of this thread are seen by the others.
+  void (*stream_fence)();
 
   // losses[row] for rows of one range; dlogits may be NULL
   void (*softmax_rows)(const float* logits, const int32_t* labels, float* dlogits, float* losses,

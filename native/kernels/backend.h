@@ -22,6 +22,7 @@
 #include "pow.h"
 #include "random.h"
 #include "rope.h"
+#include "update.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -193,6 +194,10 @@ typedef struct tesra_backend {
   // NULL where the back end leaves it to the CPU's.
   int (*compress)(tesra_device* device, const tesra_compress* args, tesra_error* error);
   int (*decompress)(tesra_device* device, const tesra_decompress* args, tesra_error* error);
+  int (*update)(tesra_device* device, tesra_update* args, tesra_error* error);
+  int (*mean)(tesra_device* device, const tesra_mean* args, tesra_error* error);
+  // *bits = the largest |x[i]| as tesra_update's `largest`
+  int (*largest)(tesra_device* device, const float* x, int64_t n, uint32_t* bits, tesra_error* error);
 } tesra_backend;
 
 const tesra_backend* tesra_cpu_backend(void);

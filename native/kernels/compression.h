@@ -1,5 +1,5 @@
-// Owns: gradient compression: top-k (Aji and Heafield 2017), int8 with a scale a block, and signs with a
-// mean magnitude a block (Seide et al. 2014), each with error feedback: what a message leaves out stays
+// Owns: gradient compression: top-k (Aji and Heafield 2017), int8 with a scale a block, signs with a mean
+// magnitude a block (Seide et al. 2014), and half precision, each with error feedback: what a message leaves out stays
 // in the residual and goes into the next one. Every line is one rounding; all back ends give the same
 // bytes.
 //
@@ -8,6 +8,7 @@
 //   TOPK  u32 index[k] strictly ascending, f32 value[k]
 //   INT8  f32 scale[blocks], i8 q[n]              element = fl(q * scale)
 //   SIGN  f32 magnitude[blocks], u8 bits[ceil(n / 8)], element i in bit i % 8; 1: -magnitude
+//   FP16  binary16 value[n]; parameter 0
 //
 // TOPK: the k = min(entries, n) largest by (bits of |t| as an unsigned number, then lower index): NaN
 //   outranks infinity, and both are sent, so that a receiver sees the fault at once and the residual is
@@ -18,6 +19,8 @@
 //   of tesra_philox({i / 4, stream, 0, 0}, key). residual = t - fl(q * scale), exact when not stochastic.
 // SIGN: sum = |t| of the block in TESRA_LANES lanes, folded as in exact-math.h; magnitude = sum / elements.
 //   sum not finite: magnitude NaN, residual +0. Else residual = t - (+-magnitude), the sign bit's sign.
+// FP16: t rounded to the nearest binary16 (even); beyond +-65504 to +-65504, so that a large gradient is not
+//   taken for a broken one; infinity stays, NaN becomes +-0x7e00. residual = t - element, +0 where not finite.
 #pragma once
 #include "error.h"
 #include "random.h"
@@ -36,7 +39,7 @@ extern "C" {
 // A sum of NaN has no payload: what that is differs between processors, and a message must not.
 TESRA_HD float tesra_fed(float sum) { return sum == sum ? sum : tesra_bits_float(0x7fc00000u); }
 
-enum tesra_compression { TESRA_TOPK = 1, TESRA_INT8 = 2, TESRA_SIGN = 3 };
+enum tesra_compression { TESRA_TOPK = 1, TESRA_INT8 = 2, TESRA_SIGN = 3, TESRA_FP16 = 4 };
 
 typedef struct tesra_compress {
   int32_t kind;
@@ -66,6 +69,7 @@ typedef struct tesra_decompress {
 static inline uint64_t tesra_packed_size(int32_t kind, uint32_t parameter, int64_t n) {
   const uint64_t elements = (uint64_t)n;
   if (kind == TESRA_TOPK) return TESRA_PACKED_HEADER + 8 * (uint64_t)parameter;
+  if (kind == TESRA_FP16) return TESRA_PACKED_HEADER + 2 * elements;
   const uint64_t blocks = (elements + parameter - 1) / parameter;
   return TESRA_PACKED_HEADER + 4 * blocks + (kind == TESRA_INT8 ? elements : (elements + 7) / 8);
 }

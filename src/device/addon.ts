@@ -94,7 +94,7 @@ export interface Cn2ScanResult {
   pages: "reserved" | "transparent" | "small" | "device";
 }
 
-export type CompressionKind = "topk" | "int8" | "sign";
+export type CompressionKind = "topk" | "int8" | "sign" | "fp16";
 
 /** See native/kernels/compression.h. */
 export interface CompressionOptions {
@@ -156,6 +156,13 @@ export interface NativeDevice {
   crmTile(aRows: Int8Array, bCols: Int8Array, k: number): Uint8Array;
   compress(kind: CompressionKind, x: Float32Array, options: CompressionOptions): Uint8Array;
   decompress(packed: Uint8Array, out: Float32Array, options: DecompressOptions): void;
+  updateAsync(kind: UpdateKind, from: readonly Float32Array[], to: readonly Float32Array[], options: UpdateOptions): Promise<number>;
+  meanAsync(vectors: readonly Float32Array[], out: Float32Array): Promise<void>;
+  largestAsync(x: Float32Array): Promise<number>;
+  delayCompensateAsync(g: Float32Array, wNow: Float32Array, wBase: Float32Array, lambda: number): Promise<void>;
+  compressAsync(kind: CompressionKind, x: Float32Array, options: CompressionOptions): Promise<Uint8Array>;
+  decompressAsync(packed: Uint8Array, out: Float32Array, options: DecompressOptions): Promise<void>;
+  blake3Async(data: Uint8Array): Promise<Uint8Array>;
   cn2Hash(data: Uint8Array): Uint8Array;
   cn2ScanAsync(data: Uint8Array, options: Cn2ScanOptions, stopped: boolean): { promise: Promise<Cn2ScanResult>; stop(): void };
   int8Gemm(a: Int8Array, bT: Int8Array, dims: Dims, out?: Int32Array): Int32Array;

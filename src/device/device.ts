@@ -137,6 +137,28 @@ export class Device {
     return guardAsync(this.#native.applyAsync(kind, vectors, o));
   }
 
+  /**
+   * One step from `from` (parameters, gradient, moments) to `to` (parameters, moments), all in host memory, none of it
+   * touched until the promise settles. Resolves to the gradient's largest magnitude: NaN or infinity where it holds one.
+   */
+  updateAsync(kind: UpdateKind, from: readonly Float32Array[], to: readonly Float32Array[], o: UpdateOptions): Promise<number> {
+    return guardAsync(this.#native.updateAsync(kind, from, to, o));
+  }
+
+  /** out[i] = the sum of the vectors' [i] in float64, in their order, over their number; at most 1,024 vectors. */
+  meanAsync(vectors: readonly Float32Array[], out: Float32Array): Promise<void> {
+    return guardAsync(this.#native.meanAsync(vectors, out));
+  }
+
+  /** The largest magnitude; NaN or infinity where x holds one. */
+  largestAsync(x: Float32Array): Promise<number> {
+    return guardAsync(this.#native.largestAsync(x));
+  }
+
+  delayCompensateAsync(g: Float32Array, wNow: Float32Array, wBase: Float32Array, lambda: number): Promise<void> {
+    return guardAsync(this.#native.delayCompensateAsync(g, wNow, wBase, lambda));
+  }
+
   /** g += lambda * g * g * (wNow - wBase), in place. */
   delayCompensate(g: Float32Array, wNow: Float32Array, wBase: Float32Array, lambda: number): void {
     guard(() => this.#native.delayCompensate(g, wNow, wBase, lambda));
@@ -147,8 +169,8 @@ export class Device {
   }
 
   /**
-   * A gradient as a message of fewer bytes: its largest elements, int8 with a scale a block, or signs with a mean
-   * magnitude a block. With `residual`, what is left out is kept there for the next one (error feedback).
+   * A gradient as a message of fewer bytes: its largest elements, int8 with a scale a block, signs with a mean
+   * magnitude a block, or half precision. With `residual`, what is left out is kept there for the next one (error feedback).
    */
   compress(kind: CompressionKind, x: Float32Array, options: CompressionOptions = {}): Uint8Array {
     return guard(() => this.#native.compress(kind, x, options));
@@ -157,6 +179,19 @@ export class Device {
   /** Writes or adds `scale` times the message's gradient. A message that is not one of out.length elements throws, and nothing is written. */
   decompress(packed: Uint8Array, out: Float32Array, options: DecompressOptions = {}): void {
     guard(() => this.#native.decompress(packed, out, options));
+  }
+
+  /** compress off the event loop: x and the residual must not be touched until the promise settles. */
+  compressAsync(kind: CompressionKind, x: Float32Array, options: CompressionOptions = {}): Promise<Uint8Array> {
+    return guardAsync(this.#native.compressAsync(kind, x, options));
+  }
+
+  decompressAsync(packed: Uint8Array, out: Float32Array, options: DecompressOptions = {}): Promise<void> {
+    return guardAsync(this.#native.decompressAsync(packed, out, options));
+  }
+
+  blake3Async(data: Uint8Array): Promise<Uint8Array> {
+    return guardAsync(this.#native.blake3Async(data));
   }
 
   /** 32 bytes; keyed mode with a 32-byte key. */

@@ -37,6 +37,7 @@ export { CheckpointDirectory, type CheckpointOptions, type LoadedCheckpoint } fr
 export { createUpdateKernels } from "./parameter-server/device-kernels.js";
 export { replayLog, type ReplayOptions } from "./parameter-server/replay-log.js";
 export type { UpdateKernels } from "./parameter-server/update-kernels.js";
+export { GradientCompressor } from "./parameter-server/compressor.js";
 export type { CompressedGradient } from "./parameter-server/compressed-gradient.js";
 export { extendDigest, type PushRecord, type UpdateEntry } from "./parameter-server/update-log.js";
 export { memorySource, openFileSource, type ByteSource } from "./format/byte-source.js";

@@ -9,19 +9,14 @@ import type { UpdateKernels } from "./update-kernels.js";
 export function createUpdateKernels(device: Device): UpdateKernels {
   return {
     async update(optimizer, from, gradient, to, learningRate, step) {
-      to.parameters.set(from.parameters);
-      from.moments.forEach((moment, i) => to.moments[i]!.set(moment));
       const { kind, options } = updateOf(optimizer, learningRate, step);
-      await device.applyAsync(kind, [to.parameters, gradient, ...to.moments], options);
-      return largestMagnitude(gradient);
+      return device.updateAsync(kind, [from.parameters, gradient, ...from.moments], [to.parameters, ...to.moments], options);
     },
-    async delayCompensate(gradient, now, base, lambda) { device.delayCompensate(gradient, now, base, lambda); },
-    async mean(gradients, out) {
-      for (let i = 0; i < out.length; i++) out[i] = gradients.reduce((sum, each) => sum + each[i]!, 0) / gradients.length;
-    },
-    async largestMagnitude(vector) { return largestMagnitude(vector); },
-    async decode({ bytes }, out) { device.decompress(bytes, out); },
-    async blake3(data) { return device.blake3(data); },
+    delayCompensate: (gradient, now, base, lambda) => device.delayCompensateAsync(gradient, now, base, lambda),
+    mean: (gradients, out) => device.meanAsync(gradients, out),
+    largestMagnitude: (vector) => device.largestAsync(vector),
+    decode: ({ bytes }, out) => device.decompressAsync(bytes, out),
+    blake3: (data) => device.blake3Async(data),
   };
 }
 
@@ -42,18 +37,4 @@ function updateOf(optimizer: OptimizerDescriptor, learningRate: number, step: nu
     case "muon":
       throw new TrainingError("option", "muon needs whole matrices: it trains in a local plan alone");
   }
-}
-
-/**
- * Over the bit patterns: without the sign they order like the magnitudes, with infinity and NaN
- * on top, so one integer pass answers both questions (0.1 ms for 100,000 elements).
- */
-export function largestMagnitude(vector: Float32Array): number {
-  const bits = new Int32Array(vector.buffer, vector.byteOffset, vector.length);
-  let largest = 0;
-  for (let i = 0; i < bits.length; i++) {
-    const magnitude = bits[i]! & 0x7fffffff;
-    if (magnitude > largest) largest = magnitude;
-  }
-  return new Float32Array(Int32Array.of(largest).buffer)[0]!;
 }
