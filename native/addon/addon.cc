@@ -1,9 +1,11 @@
-// Owns: the module's exports: NativeDevice, NativePlan's constructor, NativeSharedSegment, probe() and digest().
+// Owns: the module's exports: NativeDevice, NativePlan's constructor, NativeSharedSegment, NativeTaskMemory, sandbox, probe() and digest().
 #include <napi.h>
 
 #include "device-object.h"
 #include "plan-object.h"
+#include "sandbox.h"
 #include "shared-memory.h"
+#include "task-memory.h"
 
 namespace tesra {
 namespace {
@@ -68,6 +70,8 @@ Napi::Object init(Napi::Env env, Napi::Object exports) {
   exports.Set("digest", Napi::Function::New(env, digest, "digest"));
   exports.Set("probe", Napi::Function::New(env, probe, "probe"));
   export_shared_memory(env, exports);
+  export_task_memory(env, exports);
+  export_sandbox(env, exports);
   exports.Set("abi", Napi::Number::New(env, TESRA_ABI));
   return exports;
 }

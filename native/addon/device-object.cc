@@ -277,7 +277,7 @@ Napi::Value DeviceObject::create_plan(const Napi::CallbackInfo& info) {
   if (!usable(env)) return env.Undefined();
   Napi::Object plan = env.GetInstanceData<InstanceData>()->plan_constructor.New({});
   if (env.IsExceptionPending()) return env.Undefined();
-  if (!PlanObject::Unwrap(plan)->build(env, core_, info[0])) return env.Undefined();
+  if (!PlanObject::Unwrap(plan)->build(env, core_, info[0], info[1])) return env.Undefined();
   return plan;
 }
 

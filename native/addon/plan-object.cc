@@ -6,6 +6,7 @@
 #include "../kernels/profile.h"
 
 #include "device-object.h"
+#include "task-memory.h"
 
 namespace tesra {
 namespace {
@@ -13,6 +14,7 @@ namespace {
 struct Allocation {
   Napi::Env env;
   PlanCore* core;
+  const ArenaHead* head;
 };
 
 bool allocate_arena(void* context, uint64_t bytes, uint8_t** base) {
@@ -20,17 +22,24 @@ bool allocate_arena(void* context, uint64_t bytes, uint8_t** base) {
   if (a.core->arena) {
     if (bytes != a.core->arena->bytes)
       return throw_error(a.env, "argument", "a sibling has the arenaBytes of the plan it is made from"), false;
+    *base = static_cast<uint8_t*>(a.core->arena->base);
+    return true;
+  }
+  auto arena = std::make_shared<Arena>();
+  arena->device = a.core->device;
+  arena->bytes = bytes;
+  if (a.head) {
+    std::string reason;
+    arena->base = map_arena(*a.head, bytes, &arena->mapped, &reason);
+    if (!arena->base) return throw_error(a.env, "memory", reason), false;
   } else {
-    auto arena = std::make_shared<Arena>();
-    arena->device = a.core->device;
-    arena->bytes = bytes;
     tesra_error error{};
     DeviceCore& d = *arena->device;
     std::lock_guard<std::mutex> lock(d.mutex);
     if (d.backend->alloc(d.device, bytes ? bytes : 64, &arena->base, &error) != TESRA_OK)
       return throw_error(a.env, error), false;
-    a.core->arena = std::move(arena);
   }
+  a.core->arena = std::move(arena);
   *base = static_cast<uint8_t*>(a.core->arena->base);
   return true;
 }
@@ -43,7 +52,8 @@ napi_typedarray_type array_type(Dtype d) {
 
 Arena::~Arena() {
   std::lock_guard<std::mutex> lock(device->mutex);
-  if (base) device->backend->free(device->device, base);
+  if (mapped) unmap_arena(base, mapped);
+  else if (base) device->backend->free(device->device, base);
 }
 
 PlanCore::~PlanCore() {
@@ -68,13 +78,18 @@ PlanObject::PlanObject(const Napi::CallbackInfo& info) : Napi::ObjectWrap<PlanOb
 
 PlanObject::~PlanObject() = default;
 
-bool PlanObject::build(Napi::Env env, std::shared_ptr<DeviceCore> device, Napi::Value spec,
+bool PlanObject::build(Napi::Env env, std::shared_ptr<DeviceCore> device, Napi::Value spec, Napi::Value head,
                        std::shared_ptr<Arena> arena) {
   auto core = std::make_shared<PlanCore>();
   core->device = std::move(device);
   core->arena = std::move(arena);
   ParsedPlan parsed;
-  Allocation allocation{env, core.get()};
+  ArenaHead shared;
+  const bool has_head = !head.IsUndefined();
+  if (has_head && !core->device->backend->host_memory)
+    return throw_error(env, "unsupported", "an arena on a GPU has no head in shared memory"), false;
+  if (has_head && !read_arena_head(env, head, &shared)) return false;
+  Allocation allocation{env, core.get(), has_head ? &shared : nullptr};
   if (!parse_plan(env, spec, allocate_arena, &allocation, &parsed)) return false;
   DeviceCore& d = *core->device;
   tesra_error error{};
@@ -181,7 +196,7 @@ Napi::Value PlanObject::sibling(const Napi::CallbackInfo& info) {
   if (!usable(env)) return env.Undefined();
   Napi::Object plan = env.GetInstanceData<InstanceData>()->plan_constructor.New({});
   if (env.IsExceptionPending()) return env.Undefined();
-  if (!PlanObject::Unwrap(plan)->build(env, core_->device, info[0], core_->arena)) return env.Undefined();
+  if (!PlanObject::Unwrap(plan)->build(env, core_->device, info[0], env.Undefined(), core_->arena)) return env.Undefined();
   return plan;
 }
 

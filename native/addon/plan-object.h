@@ -18,6 +18,7 @@ struct Arena {
   std::shared_ptr<DeviceCore> device;
   void* base = nullptr;
   uint64_t bytes = 0;
+  size_t mapped = 0;  // bytes of an arena whose head is shared; 0: the back end's own
   bool running = false;  // JavaScript thread only
   ~Arena();
 };
@@ -34,8 +35,9 @@ class PlanObject : public Napi::ObjectWrap<PlanObject> {
  public:
   static Napi::Function define(Napi::Env env);
   explicit PlanObject(const Napi::CallbackInfo& info);
-  // Fills a fresh object, over `arena` where one is given; throws and returns false when the spec is bad.
-  bool build(Napi::Env env, std::shared_ptr<DeviceCore> device, Napi::Value spec,
+  // Fills a fresh object; throws and returns false when the spec is bad. Its arena is `arena` where one is
+  // given; else new, and `head`, where given, is the shared memory in which it begins (CPU back ends).
+  bool build(Napi::Env env, std::shared_ptr<DeviceCore> device, Napi::Value spec, Napi::Value head,
              std::shared_ptr<Arena> arena = nullptr);
   ~PlanObject() override;
 

@@ -43,9 +43,9 @@ bool parse_tensor(Napi::Env env, Napi::Value value, uint32_t index, double arena
       return false;
     t->shape.push_back(static_cast<int64_t>(d));
     if (d == 0) zero = true;
-    else t->elements *= static_cast<uint64_t>(d);
-    if (t->elements > kElementsMax)
+    else if (t->elements > kElementsMax / static_cast<uint64_t>(d))  // a product of two may pass 2^64
       return throw_error(env, "shape", who + ": more than 2^35 elements"), false;
+    else t->elements *= static_cast<uint64_t>(d);
   }
   if (zero) t->elements = 0;
   t->bytes = t->elements * (t->dtype == Dtype::u8 ? 1 : 4);

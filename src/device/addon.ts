@@ -119,6 +119,13 @@ export interface DecompressOptions {
 
 export type DigestName = "blake256" | "groestl256" | "jh256" | "skein512-256";
 
+/** Where an arena begins in shared memory; offset and size are multiples of TASK_PAGE_BYTES. CPU only. */
+export interface ArenaHead {
+  fd: number;
+  offsetBytes: number;
+  sizeBytes: number;
+}
+
 export interface NativePlan {
   write(tensor: number, data: TensorArray): void;
   read(tensor: number, out: TensorArray): void;
@@ -144,7 +151,7 @@ export interface NativeDeviceOptions {
 
 export interface NativeDevice {
   describe(): { backend: "cpu" | "cuda"; isa: string; name: string; threads: number };
-  createPlan(spec: PlanSpec): NativePlan;
+  createPlan(spec: PlanSpec, head?: ArenaHead): NativePlan;
   apply(kind: UpdateKind, vectors: Float32Array[], options: UpdateOptions): void;
   applyAsync(kind: UpdateKind, vectors: Float32Array[], options: UpdateOptions): Promise<void>;
   delayCompensate(g: Float32Array, wNow: Float32Array, wBase: Float32Array, lambda: number): void;
@@ -182,6 +189,36 @@ export interface NativeSharedSegment {
   close(): void;
 }
 
+/** A file without a name, shared with one child; `resize` once, then its size is sealed. */
+export interface NativeTaskMemory {
+  readonly fd: number;
+  resize(sizeBytes: number): ArrayBuffer;
+  /** Mappings live on. */
+  close(): void;
+}
+
+export interface ConfineOptions {
+  /** The process that started this one: without it, this one ends. */
+  parent: number;
+  /** RLIMIT_DATA, soft and hard. */
+  dataBytes: number;
+  dataBytesMax: number;
+  cpuSeconds: number;
+  /** Open descriptors. */
+  files: number;
+  /** Leaves the system calls that a GPU driver makes at run time. */
+  driver: boolean;
+}
+
+/** Which of the rights were taken away. */
+export interface Confinement {
+  limits: boolean;
+  capabilities: boolean;
+  seccomp: boolean;
+  /** Why there is no system call filter. */
+  reason: string;
+}
+
 export interface CudaReport {
   compiled: boolean;
   available: boolean;
@@ -201,6 +238,17 @@ export interface Addon {
   NativeSharedSegment?: new (
     options: { sizeBytes: number } & ({ header: Uint8Array } | { pid: number; fd: number }),
   ) => NativeSharedSegment;
+  /** Linux only. */
+  NativeTaskMemory?: new () => NativeTaskMemory;
+  mapTaskMemory?(fd: number, sizeBytes: number): ArrayBuffer;
+  /** Linux on x86-64 and arm64. */
+  sandbox?: {
+    support(): { seccomp: boolean };
+    /** Once, for good. */
+    confine(options: ConfineOptions): Confinement;
+    /** Sets RLIMIT_DATA of a child and lifts its limit of processor time. */
+    limitData(pid: number, dataBytes: number): void;
+  };
 }
 
 /** Changes with native/kernels/backend.h: TESRA_ABI. */

@@ -1,7 +1,7 @@
 // Owns: Device and Plan, the project's one way to numeric kernels; picks CUDA when it is there.
 // Invariant: every failure of the native side leaves here as a DeviceError.
 import type {
-  AdamOptions, Cn2ScanOptions, Cn2ScanResult, CompressionKind, CompressionOptions, CudaReport, DecompressOptions, DigestName, Dims, IsaName, MomentumOptions, NativeDevice, NativePlan, PlanOp, PlanSpec,
+  AdamOptions, ArenaHead, Cn2ScanOptions, Cn2ScanResult, CompressionKind, CompressionOptions, CudaReport, DecompressOptions, DigestName, Dims, IsaName, MomentumOptions, NativeDevice, NativePlan, PlanOp, PlanSpec,
   PlanTensor, SgdOptions, SgemmOptions, TensorArray, Ticket, UpdateKind, UpdateOptions,
 } from "./addon.js";
 import { DeviceError, guard, guardAsync } from "./device-error.js";
@@ -112,8 +112,9 @@ export class Device {
     this.name = d.name;
   }
 
-  createPlan(spec: PlanSpec): Plan {
-    const native = guard(() => this.#native.createPlan(spec));
+  /** With `head` the arena begins in memory that another process maps too. */
+  createPlan(spec: PlanSpec, head?: ArenaHead): Plan {
+    const native = guard(() => this.#native.createPlan(spec, head));
     return new Plan(native, {
       tensors: spec.tensors.map((t) => ({ ...t, shape: [...t.shape] })),
       ops: spec.ops.map((each) => ({ ...each, in: [...each.in], out: [...each.out] })),

@@ -3,7 +3,7 @@
  * loss and gradient. Invariant: the shapes and the labels are checked before the plan is touched,
  * and one run goes on at a time.
  */
-import type { Device, Plan } from "../device/device.js";
+import type { ArenaHead, Device, Plan, TensorArray } from "../device/device.js";
 import type { Graph, Tensor } from "./graph/graph.js";
 import { compileEvaluation, type Compiled } from "./compile/compile.js";
 import { TrainingError } from "./errors.js";
@@ -73,10 +73,11 @@ export class TrainStep {
   private readonly gradient: Float32Array;
   private readonly gradientIsView: boolean;
 
-  constructor(device: Device, readonly compiled: Compiled) {
+  /** @param head shared memory in which the arena begins, on devices whose memory is the host's. */
+  constructor(device: Device, readonly compiled: Compiled, head?: ArenaHead) {
     const { gradientsFlat } = compiled.tensors;
     if (gradientsFlat === undefined) throw new TrainingError("option", "a train step needs a plan with gradients");
-    this.plan = device.createPlan(compiled.spec);
+    this.plan = device.createPlan(compiled.spec, head);
     this.feed = new Feed(compiled, this.plan);
     const view = this.plan.view(gradientsFlat);
     this.gradientIsView = view !== undefined;
@@ -94,6 +95,20 @@ export class TrainStep {
   async run(inputs: Inputs, labels: Uint8Array | Int32Array): Promise<StepResult> {
     this.feed.write(inputs, labels);
     await this.plan.run();
+    return this.result();
+  }
+
+  /** The same on the calling thread, for a process that has nothing else to do. */
+  runSync(inputs: Inputs, labels: Uint8Array | Int32Array): StepResult {
+    this.feed.write(inputs, labels);
+    this.plan.runSync();
+    return this.result();
+  }
+
+  /** The plan's own memory of a tensor, which a caller may fill instead of writing; undefined on a GPU. */
+  view(tensor: number): TensorArray | undefined { return this.plan.view(tensor); }
+
+  private result(): StepResult {
     const { tensors } = this.compiled;
     if (!this.gradientIsView) this.plan.read(tensors.gradientsFlat!, this.gradient);
     return {
