@@ -5,13 +5,13 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { connectCluster, createServer } from "tesra-supernet/cluster";
-import { BatchSampler, Graph, nn, optim, train } from "tesra-supernet/training";
+import { Session, train } from "tesra-supernet/cluster";
+import { BatchSampler, Graph, nn, optim } from "tesra-supernet/training";
 import { syntheticImages } from "./synthetic.mjs";
 
 if (process.argv[2] === "server") {
   const { cluster, job, task } = JSON.parse(process.argv[3]);
-  const server = await createServer(new train.ClusterSpec(cluster), { job, task, device: { backend: "cpu", threads: 1 } });
+  const server = await train.Server.create(new train.ClusterSpec(cluster), { job, task, device: { backend: "cpu", threads: 1 } });
   process.send("serves");
   process.disconnect();
   await server.join(); // until SIGTERM, server.stop(), or the loss of the cluster
@@ -30,7 +30,7 @@ if (process.argv[2] === "server") {
     const place = train.replicaDeviceSetter({ cluster, psStrategy: "by-size", worker: `/job:worker/task:${worker}` });
     const model = graph.device(place, () => nn.classifier(graph, [28, 28, 1],
       nn.sequential(nn.flatten(), nn.dense("hidden", 64, { activation: "relu" }), nn.dense("logits", 10))));
-    const session = await connectCluster(`tesra://${cluster.taskAddress("worker", worker)}`, { graph, cluster });
+    const session = await Session.connect(`tesra://${cluster.taskAddress("worker", worker)}`, { graph, cluster });
     return { ...model, session };
   };
   const replicas = await Promise.all([replica(0), replica(1)]);

@@ -33,6 +33,30 @@ function productPlan(device: Device, seed: number): { plan: Plan; result(): Buff
 }
 
 describe("executors", () => {
+  test("siblings work on one arena, one at a time, and keep it when the first is closed", async () => {
+    const device = open(1);
+    const tensors = [0, 64].map((offsetBytes, i) => ({ name: `t${i}`, dtype: "f32" as const, shape: [4], offsetBytes }));
+    const spec = { tensors, arenaBytes: 128 };
+    const first = device.createPlan({ ...spec, ops: [{ op: "scale", in: [0], out: [1], attrs: { alpha: 2, beta: 0 } }] });
+    const second = first.sibling({ ...spec, ops: [{ op: "scale", in: [1], out: [0], attrs: { alpha: 1, beta: 1 } }] });
+    const value = (plan: Plan): number[] => { const out = f32(4); plan.read(0, out); return [...out]; };
+    first.write(0, Float32Array.of(1, 2, 3, 4));
+    const running = first.run();
+    await expect(second.run()).rejects.toMatchObject({ code: "busy" });
+    expect(() => second.read(0, f32(4))).toThrow(/under way/);
+    await running;
+    await second.run();
+    expect(value(first)).toEqual([3, 5, 7, 9]);
+    expect(() => first.sibling({ ...spec, arenaBytes: 192, ops: [] })).toThrow(/arenaBytes of the plan/);
+    expect(() => first.sibling({ ...spec, ops: [{ op: "gemm", in: [0, 1], out: [0] }] })).toThrow();
+    first.close();
+    const view = second.view(0)!;
+    second.runSync();
+    expect(value(second)).toEqual([3, 5, 7, 9]);
+    second.close();
+    expect([...view]).toEqual([3, 5, 7, 9]);
+  });
+
   test("several plans on several devices at once", async () => {
     const alone = [1, 2, 3].map((seed) => { const { plan, result } = productPlan(open(1), seed); plan.runSync(); return result(); });
     const several = [open(1), open(2), open(3)];

@@ -10,7 +10,8 @@ import { parseDevice } from "../graph/device-spec.js";
 import type { Graph, Tensor } from "../graph/graph.js";
 import { DEFAULT_JOB_LIMITS, integer, limited, object, parseNodes, type JobLimits } from "../graph/parse.js";
 import { checkOptimizer, type OptimizerDescriptor } from "../optimizer/descriptor.js";
-import { checkRules, type AsyncRules, type TrainOperation } from "../optimizer/optim.js";
+import type { TrainOperation } from "../optimizer/optim.js";
+import { checkRules, type AsyncRules } from "../optimizer/rules.js";
 
 export const PROGRAM_FORMAT = "tesra-program/1";
 /** Fetches and feeds of one run: a list for a person to write. */

@@ -8,7 +8,7 @@ import type { Shape } from "../errors.js";
 import { TrainingError } from "../errors.js";
 import { elementsOf } from "../graph/ops.js";
 import { learningRateAt, momentsOf, type OptimizerDescriptor } from "../optimizer/descriptor.js";
-import type { AsyncRules } from "../optimizer/optim.js";
+import type { AsyncRules } from "../optimizer/rules.js";
 import { GRADIENT_MAGNITUDE_MAX } from "../parameter-server/parameter-store.js";
 import type { UpdateKernels } from "../parameter-server/update-kernels.js";
 
@@ -27,7 +27,6 @@ interface Variable {
   /** Moments by optimizer rule: two clients with two rules do not share them. */
   slots: Map<string, { moments: Float32Array[]; steps: number }>;
   tail: Promise<unknown>;
-  failure?: string;
 }
 
 export class VariableStore {
@@ -91,32 +90,26 @@ export class VariableStore {
   private async applyInTurn(name: string, variable: Variable, base: VariableRead, gradient: Float32Array,
     optimizer: OptimizerDescriptor, rules: AsyncRules): Promise<UpdateResult> {
     const { kernels } = this.modules;
-    if (variable.failure !== undefined) throw new TrainingError("variable", variable.failure, { variable: name });
     const staleness = variable.version - base.version;
     if (staleness > rules.maxStaleness) return { status: "stale" };
-    const magnitude = kernels.largestMagnitude(gradient);
+    const key = slotKey(optimizer), { length } = variable.values;
+    let slot = variable.slots.get(key);
+    if (slot === undefined) {
+      this.take(momentsOf(optimizer).length * length);
+      slot = { moments: momentsOf(optimizer).map(() => new Float32Array(length)), steps: 0 };
+      variable.slots.set(key, slot);
+    }
+    const from = { parameters: variable.values, moments: slot.moments };
+    const to = { parameters: new Float32Array(length), moments: slot.moments.map(() => new Float32Array(length)) };
+    if (rules.delayCompensation && staleness > 0) await kernels.delayCompensate(gradient, from.parameters, base.values, rules.delayCompensation.lambda);
+    const magnitude = await kernels.update(optimizer, from, gradient, to,
+      learningRateAt(optimizer, slot.steps) / (1 + rules.alpha * staleness), slot.steps + 1);
     if (!(magnitude <= GRADIENT_MAGNITUDE_MAX)) {
       throw new TrainingError("not-finite", `the gradient of "${name}" reaches ${magnitude}, allowed is ${GRADIENT_MAGNITUDE_MAX}`, { variable: name });
     }
-    const key = slotKey(optimizer);
-    let slot = variable.slots.get(key);
-    if (slot === undefined) {
-      this.take(momentsOf(optimizer).length * variable.values.length);
-      slot = { moments: momentsOf(optimizer).map(() => new Float32Array(variable.values.length)), steps: 0 };
-      variable.slots.set(key, slot);
-    }
-    const next = variable.values.slice();
-    if (rules.delayCompensation && staleness > 0) kernels.delayCompensate(gradient, variable.values, base.values, rules.delayCompensation.lambda);
-    try {
-      await kernels.apply(optimizer, { parameters: next, gradient, moments: slot.moments },
-        learningRateAt(optimizer, slot.steps) / (1 + rules.alpha * staleness), slot.steps + 1);
-    } catch (error) {
-      // The moments may be half-updated: only new values are safe.
-      variable.failure = `an update of "${name}" failed: ${(error as Error).message}`;
-      throw error;
-    }
+    slot.moments = to.moments;
     slot.steps++;
-    variable.values = next;
+    variable.values = to.parameters;
     variable.version++;
     return { status: "applied", staleness };
   }

@@ -1,6 +1,8 @@
 /**
- * Owns: where in the user's code a node was made. Capturing keeps V8's raw frames, 2 to 4 us a node;
- * the text is made when an error needs it. Invariant: frames of this library are never named.
+ * Owns: where in the user's code a node was made. Capturing keeps V8's raw frames; the text is made when an
+ * error needs it. A graph of 1,001 nodes, 200 layers within one call, takes 40 ms with positions, 3 ms without
+ * (Node 20, 2 vCPU): 2 us a frame. Graphs that come as data have no user's code and capture nothing.
+ * Invariant: frames of this library are never named.
  */
 
 /** Deep enough for layers within layers: a block of GPT-2 stands 20 frames below its caller. */
