@@ -17,7 +17,7 @@ const value = (name) => {
   return at >= 0 ? args[at + 1] : undefined;
 };
 const suiteName = args.find(
-  (arg, i) => !arg.startsWith("-") && !["--runs", "--output", "--only"].includes(args[i - 1]),
+  (arg, i) => !arg.startsWith("-") && !["--runs", "--output", "--only", "--report"].includes(args[i - 1]),
 );
 
 if (flag("--help") || flag("-h") || !suiteName) {
@@ -27,16 +27,19 @@ Suites: ${Object.keys(suites).join(", ")}
 
   --quick    under a minute, with more spread
   --json     the last line of stdout is one JSON object
-  --only N   kernels, runtime: only these lines ("ask" also takes "ask-window"); a wrong name lists them all
+  --only N   only these lines ("ask" also takes "ask-window"); a wrong name lists them all
   --no-peers kernels, runtime: our side alone
   --runs N   interleaved runs of each side (default 5, quick 3)
   --output F also write the JSON to a file
+  --report F training: where the convergence page goes (default bench/results/convergence.html;
+             with --quick the temporary folder)
 
 The PyTorch and onnxruntime peers need a Python that has them: TESRA_PYTHON=/path/to/python (default python3). The runtime's peers on
 npm are installed into bench/peers/runtime when first needed; bench/README.md says how to get Erlang and Ray.
 
 Examples:
   npm run bench -- training --quick
+  npm run bench -- training --only convergence --report convergence.html
   TESRA_PYTHON=~/torch/bin/python npm run bench -- kernels --only sgemm,int8 --quick
   TESRA_PYTHON=~/torch/bin/python npm run bench -- training --json
   npm run bench -- runtime --only ask,spawn-stop --quick`);
@@ -69,6 +72,7 @@ const { results, versions, failed } = await suite.run({
   quick: flag("--quick"),
   only,
   hasPeers: !flag("--no-peers"),
+  report: value("--report"),
   progress,
 });
 const report = { suite: suiteName, date: new Date().toISOString(), machine: machine(versions), results };

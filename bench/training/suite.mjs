@@ -1,5 +1,7 @@
-// Owns the training suite: single-process images/s of MLP and CNN, ours beside PyTorch's, interleaved.
+// Owns the training suite: single-process images/s of MLP and CNN, ours beside PyTorch's, interleaved; and the
+// convergence of many workers, with its page (convergence/).
 import { spawnSync } from "node:child_process";
+import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 
@@ -8,6 +10,8 @@ const python = process.env.TESRA_PYTHON ?? "python3";
 const median = (xs) => [...xs].sort((a, b) => a - b)[Math.floor(xs.length / 2)];
 const FLOOR = 0.6; // of PyTorch now; 1.0 and beyond is the compute engine's own goal
 const GOAL = 1.0;
+/** Where the convergence page goes, beside its JSON, unless --report names another place. */
+const reportPath = (quick) => (quick ? join(tmpdir(), "convergence-quick.html") : join(here, "../results/convergence.html"));
 
 function lastJson(command, args) {
   const result = spawnSync(command, args, { encoding: "utf8", maxBuffer: 16 << 20 });
@@ -17,7 +21,36 @@ function lastJson(command, args) {
   return JSON.parse(result.stdout.trim().split("\n").at(-1));
 }
 
-export async function run({ runs, quick, progress }) {
+const PARTS = { throughput, convergence };
+/** What --only takes. */
+export const names = Object.keys(PARTS);
+
+export async function run(options) {
+  const parts = [];
+  for (const name of names) if (options.only?.includes(name) ?? true) parts.push(await PARTS[name](options));
+  return {
+    results: parts.flatMap(({ results }) => results), versions: Object.assign({}, ...parts.map(({ versions }) => versions)),
+    failed: parts.some(({ failed }) => failed),
+  };
+}
+
+/** One line a variant: test accuracy beside the sequential run's, in percent; the page has the rest. */
+async function convergence({ quick, progress, report }) {
+  const { runConvergence } = await import("./convergence/suite.mjs");
+  const path = report ?? reportPath(quick);
+  const data = await runConvergence({ quick, progress, reportPath: path });
+  progress(`convergence: ${path}`);
+  const sequential = data.results.find(({ name }) => name === "sequential").accuracy;
+  return {
+    versions: {}, failed: data.results.some(({ withinGate }) => withinGate === false),
+    results: data.results.map(({ name, accuracy, accuracyMin, accuracyMax }) => ({
+      name: `convergence: ${name}`, unit: "% right", ours: accuracy * 100, min: accuracyMin * 100, max: accuracyMax * 100,
+      peer: sequential * 100, peerName: "sequential", ratio: accuracy / sequential,
+    })),
+  };
+}
+
+async function throughput({ runs, quick, progress }) {
   const seconds = quick ? 2 : 4;
   const results = [];
   const versions = {};
