@@ -12,7 +12,7 @@ import { loadImages } from "./images.mjs";
 const { values } = parseArgs({ options: { epochs: { type: "string" }, data: { type: "string" }, metrics: { type: "string" } } });
 const BATCH = 128;
 const epochs = Number(values.epochs ?? (values.data ? 8 : 1));
-const { train, test } = loadImages(values.data, 4_096);
+const { train, test } = loadImages(values.data, 2_048);
 
 const model = wideCnn(); // convolutions of 32 and 64 filters, dropout 0.25
 const device = openDevice();
