@@ -1,9 +1,8 @@
 // Owns: the fp32 product: packing, blocking over caches and threads.
-// Few rows (a batch): a task is one panel of B (a few vectors wide) against a range of rows. It packs
-// the panel chunk by chunk into its thread's own buffer, which stays in L2 for all its rows; packing
-// all of B first cost a quarter of the time of a 128-row batch.
-// Many rows: all of B is packed first, and a task is a block of rows, which stays in L2, against
-// all panels; otherwise A would be read from L3 once a panel (0.75x against 0.9x at 2048).
+// A task is a block of rows against a group of panels of B (a few vectors wide). Chunk by chunk of k, it
+// packs one panel after the other into its thread's own buffer and multiplies it by all its rows: the
+// block's part of A, 1 MiB, and the packed panel, 96 KiB, stay in L2, and packed B never goes to memory.
+// (All of B packed ahead, for blocks of 192 rows, was written once and read back three times at 512 rows.)
 // A is read in place, except that a transposed A is first copied into row tiles. Which thread
 // computes which block changes no bit.
 #include <cstring>
@@ -13,37 +12,50 @@
 namespace tesra {
 namespace {
 
-// More rows than this and B is packed once for all.
-constexpr int64_t kFewRows = 384;
-// Rows of a block in that case: 192 rows x 512 floats are 384 KiB, a fifth of L2.
-constexpr int64_t kBlockRows = 192;
-// Packed B at a time: 4 Mi floats, so that scratch stays bounded for any shape.
-constexpr int64_t kPackedB = int64_t{4} << 20;
+// Rows of a block at most: 512 rows x a chunk of 512 floats are half of a 2 MiB L2.
+constexpr int64_t kBlockRows = 512;
+// Tasks a thread, so that one that is held up costs the others little; each reads its block of A again.
+constexpr int64_t kTasksAThread = 6;
 // A transposed A is copied when it fits 16 Mi floats, else read in place, column by column.
 constexpr int64_t kPackedA = int64_t{16} << 20;
 
 struct Blocking {
   int vectors, rows;      // register tile
   int64_t panel, panels;  // columns a panel, panels in all
-  int64_t slab;           // panels packed at a time; 0: each task packs its own
+  int64_t block, blocks;  // rows a task, and how many such
+  int64_t group, groups;  // panels a task, and how many such
   bool copy_a;
 };
 
-Blocking blocking_of(const Kernels& k, const tesra_gemm& g) {
+Blocking blocking_of(const Context& cx, const tesra_gemm& g) {
+  const Kernels& k = *cx.kernels;
   Blocking b;
   b.vectors = static_cast<int>(smaller<int64_t>(ceil_div(g.n, k.width), k.gemm_vectors));
   const bool main_tile = b.vectors == k.gemm_vectors;
   b.rows = main_tile ? k.gemm_rows : (g.trans_a ? k.column_form : k.row_form)[b.vectors];
   b.panel = static_cast<int64_t>(b.vectors) * k.width;
   b.panels = ceil_div(g.n, b.panel);
-  b.slab = g.m <= kFewRows ? 0 : larger<int64_t>(1, smaller(b.panels, kPackedB / (b.panel * g.k)));
+  const int64_t threads = cx.pool->threads();
+  b.blocks = ceil_div(g.m, kBlockRows);
+  b.block = round_up(ceil_div(g.m, b.blocks), b.rows);
+  while (threads > 1 && b.panels * b.blocks < 2 * threads && b.block > 4 * b.rows) {
+    b.block = round_up(ceil_div(b.block, 2), b.rows);
+    b.blocks = ceil_div(g.m, b.block);
+  }
+  b.blocks = ceil_div(g.m, b.block);
+  // A block that stays in L2 for all of k needs no group: a panel's sums then stay there, too.
+  const bool resident = b.block * g.k <= kBlockRows * TESRA_K_CHUNK;
+  const int64_t groups = resident       ? b.panels
+                         : threads == 1 ? 1
+                                        : ceil_div(kTasksAThread * threads, b.blocks);
+  b.group = ceil_div(b.panels, smaller(b.panels, groups));
+  b.groups = ceil_div(b.panels, b.group);
   b.copy_a = g.trans_a && int64_t{g.m} * g.k <= kPackedA;
   return b;
 }
 
-int64_t packed_floats(const Context& cx, const Blocking& b, const tesra_gemm& g) {
-  if (b.slab > 0) return b.slab * b.panel * g.k;
-  return cx.pool->threads() * b.panel * smaller<int64_t>(g.k, TESRA_K_CHUNK);
+int64_t packed_floats(const Blocking& b, const tesra_gemm& g) {  // a thread
+  return b.panel * smaller<int64_t>(g.k, TESRA_K_CHUNK);
 }
 
 }  // namespace
@@ -59,9 +71,9 @@ void gemm_epilogue(const Kernels& k, const tesra_gemm& g, int64_t row, int64_t c
 
 size_t gemm_scratch(const Context& cx, const tesra_gemm& g) {
   if (g.m == 0 || g.n == 0 || g.k == 0) return 0;
-  const Blocking b = blocking_of(*cx.kernels, g);
+  const Blocking b = blocking_of(cx, g);
   const int64_t copied = b.copy_a ? round_up(int64_t{g.m} * g.k, 16) : 0;
-  return static_cast<size_t>(packed_floats(cx, b, g) + copied);
+  return static_cast<size_t>(cx.pool->threads() * packed_floats(b, g) + copied);
 }
 
 namespace {
@@ -164,56 +176,19 @@ void for_chunks(const tesra_gemm& g, const F& f) {
     f(k0, static_cast<int>(smaller<int64_t>(TESRA_K_CHUNK, g.k - k0)));
 }
 
-void few_rows(const Context& cx, const Job& job, float* scratch) {
+void multiply(const Context& cx, const Job& job, float* scratch) {
   const tesra_gemm& g = job.g;
   const Blocking& b = job.b;
-  const int threads = cx.pool->threads();
-  const int64_t buffer = packed_floats(cx, b, g) / threads;
-  int64_t rows = round_up(g.m, b.rows), blocks = 1;
-  while (threads > 1 && b.panels * blocks < 2 * threads && rows > 4 * b.rows) {
-    rows = round_up(ceil_div(rows, 2), b.rows);
-    blocks = ceil_div(g.m, rows);
-  }
-  cx.pool->run(b.panels * blocks, [&](int64_t task, int thread) {
-    const int64_t p = task / blocks, row = task % blocks * rows;
-    float* packed = scratch + thread * buffer;
+  cx.pool->run(b.blocks * b.groups, [&](int64_t task, int thread) {
+    const int64_t row = task / b.groups * b.block, first = task % b.groups * b.group;
+    float* const packed = scratch + thread * packed_floats(b, g);
     for_chunks(g, [&](int64_t k0, int depth) {
-      pack_chunk(job, p, k0, depth, packed);
-      compute_rows(job, p, k0, depth, packed, row, smaller<int64_t>(g.m, row + rows));
+      for (int64_t p = first; p < smaller(b.panels, first + b.group); ++p) {
+        pack_chunk(job, p, k0, depth, packed);
+        compute_rows(job, p, k0, depth, packed, row, smaller<int64_t>(g.m, row + b.block));
+      }
     });
   });
-}
-
-void many_rows(const Context& cx, const Job& job, float* scratch) {
-  const tesra_gemm& g = job.g;
-  const Blocking& b = job.b;
-  const int64_t chunks = ceil_div(g.k, TESRA_K_CHUNK);
-  const int64_t block = kBlockRows / b.rows * b.rows, blocks = ceil_div(g.m, block);
-  for (int64_t first = 0; first < b.panels; first += b.slab) {
-    const int64_t panels = smaller(b.slab, b.panels - first);
-    auto place = [&](int64_t p, int64_t k0) {  // panel p of this slab, from row k0 on
-      const int64_t width = round_up(panel_columns(job, first + p), job.k.width);
-      return scratch + p * b.panel * g.k + k0 * width;
-    };
-    cx.pool->run(panels * chunks, [&](int64_t task, int) {
-      const int64_t p = task / chunks, k0 = task % chunks * TESRA_K_CHUNK;
-      const int depth = static_cast<int>(smaller<int64_t>(TESRA_K_CHUNK, g.k - k0));
-      pack_chunk(job, first + p, k0, depth, place(p, k0));
-    });
-    int64_t groups = 1;
-    while (cx.pool->threads() > 1 && blocks * groups < 4 * cx.pool->threads() &&
-           groups * 2 <= panels)
-      groups *= 2;
-    const int64_t group = ceil_div(panels, groups);
-    cx.pool->run(blocks * groups, [&](int64_t task, int) {
-      const int64_t row = task / groups * block, p0 = task % groups * group;
-      for_chunks(g, [&](int64_t k0, int depth) {
-        for (int64_t p = p0; p < smaller(panels, p0 + group); ++p)
-          compute_rows(job, first + p, k0, depth, place(p, k0), row,
-                       smaller<int64_t>(g.m, row + block));
-      });
-    });
-  }
 }
 
 }  // namespace
@@ -221,15 +196,14 @@ void many_rows(const Context& cx, const Job& job, float* scratch) {
 void gemm(const Context& cx, const tesra_gemm& g, float* scratch) {
   if (g.m == 0 || g.n == 0) return;
   if (g.k == 0) return without_k(*cx.kernels, g);
-  const Blocking b = blocking_of(*cx.kernels, g);
+  const Blocking b = blocking_of(cx, g);
   float* copied = nullptr;
   if (b.copy_a) {
-    copied = scratch + packed_floats(cx, b, g);
+    copied = scratch + cx.pool->threads() * packed_floats(b, g);
     copy_a(cx, g, b, copied);
   }
   const Job job{g, *cx.kernels, b, copied};
-  if (b.slab > 0) many_rows(cx, job, scratch);
-  else few_rows(cx, job, scratch);
+  multiply(cx, job, scratch);
 }
 
 // Operands rounded to bf16 as floats, then the fp32 product: their products are exact in fp32.

@@ -240,7 +240,7 @@ function attentionReference(qkv: ArrayLike<number>, dout: ArrayLike<number>, bat
 }
 
 describe("attention", () => {
-  const cases: [number, number, number, number, number][] = [[1, 1, 1, 16, 1], [2, 5, 3, 16, 1], [1, 64, 2, 64, 1], [1, 65, 2, 32, 1], [2, 130, 1, 128, 1], [1, 200, 2, 48, 1], [1, 90, 2, 20, 0], [3, 63, 1, 1, 1], [1, 192, 1, 77, 0], [0, 7, 2, 16, 1], [2, 0, 2, 16, 1]];
+  const cases: [number, number, number, number, number][] = [[1, 1, 1, 16, 1], [2, 5, 3, 16, 1], [1, 64, 2, 64, 1], [1, 65, 2, 32, 1], [2, 130, 1, 128, 1], [1, 200, 2, 48, 1], [1, 90, 2, 20, 0], [3, 63, 1, 1, 1], [1, 192, 1, 77, 0], [1, 450, 1, 16, 1], [1, 330, 3, 8, 0], [0, 7, 2, 16, 1], [2, 0, 2, 16, 1]];
   test.each(cases)("batch %d, length %d, %d heads of %d, causal %d", (batch, length, heads, size, causal) => {
     const width = heads * size, qs = [batch, length, 3 * width], os = [batch, length, width], ls = [batch, heads, length];
     const qkv = randomFloats(product(qs), random, 2), dout = randomFloats(product(os), random);
