@@ -70,7 +70,7 @@ export class Plan {
    * plan's arenaBytes; siblings run one at a time.
    */
   sibling(spec: PlanSpec): Plan {
-    return new Plan(guard(() => this.#native.sibling(spec)), spec.tensors.map((t) => ({ ...t, shape: [...t.shape] })));
+    return new Plan(guard(() => this.#native.sibling(spec)), described(spec));
   }
 
   /** Off the event loop; a second run before the first has ended is a "busy" DeviceError. */
@@ -95,6 +95,12 @@ export class Plan {
   }
 }
 
+/** A copy that the caller cannot change any more. */
+const described = (spec: PlanSpec): Pick<PlanSpec, "ops" | "tensors"> => ({
+  tensors: spec.tensors.map((t) => ({ ...t, shape: [...t.shape] })),
+  ops: spec.ops.map((each) => ({ ...each, in: [...each.in], out: [...each.out] })),
+});
+
 export class Device {
   readonly backend: "cpu" | "cuda";
   /** "scalar", "avx2", "avx512", "amx", or "sm_90" and the like. */
@@ -114,11 +120,7 @@ export class Device {
 
   /** With `head` the arena begins in memory that another process maps too. */
   createPlan(spec: PlanSpec, head?: ArenaHead): Plan {
-    const native = guard(() => this.#native.createPlan(spec, head));
-    return new Plan(native, {
-      tensors: spec.tensors.map((t) => ({ ...t, shape: [...t.shape] })),
-      ops: spec.ops.map((each) => ({ ...each, in: [...each.in], out: [...each.out] })),
-    });
+    return new Plan(guard(() => this.#native.createPlan(spec, head)), described(spec));
   }
 
   sgd(p: Float32Array, g: Float32Array, o: SgdOptions): void {

@@ -2,7 +2,7 @@
 // arrive. Invariant: one reply a request; nothing that is read is longer than its bound; a worker believes no offset
 // or size of a child before it was checked against what was agreed.
 import { checkOptimizer } from "../../../training/optimizer/descriptor.js";
-import { checkRules } from "../../../training/optimizer/optim.js";
+import { checkRules } from "../../../training/optimizer/rules.js";
 import { JobError, TrainingError, type JobErrorCode, type TrainingErrorCode } from "../../../training/errors.js";
 import type { JobLimits } from "../../../training/graph/parse.js";
 import { VmError, type JobSummary, type VmErrorCode } from "./step-runner.js";
