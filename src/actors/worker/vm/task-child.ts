@@ -135,6 +135,7 @@ export class TaskChild {
     if (this.end !== undefined) return;
     this.end = error;
     this.process.kill("SIGKILL");
+    this.process.ref(); // its end is waited for
     this.channel.destroy();
     this.memory.close();
     const { waiting } = this;
