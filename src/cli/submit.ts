@@ -34,7 +34,7 @@ Ctrl-C cancels the task: what was verified until then is paid, the rest of the e
 
 Examples:
   $ supernet submit --model mlp --epochs 2
-  $ supernet submit --model cnn-wide --epochs 8   92 % on Fashion-MNIST when one worker trains
+  $ supernet submit --model cnn-wide --epochs 8   larger, slower and better
   $ supernet submit --save model.safetensors -o json
   $ supernet submit --metrics-dir runs/1          then: tensorboard --logdir runs
   $ supernet submit --master tcp://10.0.0.5:7400 --master-key 5f..c2 --chain-id 7357 --key-file me.key`)
