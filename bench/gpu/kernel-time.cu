@@ -42,11 +42,11 @@ __global__ void randomise(uint32_t* words, int64_t count, uint32_t seed, bool fl
   }
 }
 
-// Two bf16 a word, each between 2^-64 and 2 in size.
+// Two bf16 a word, of either sign and between 1/2 and 1 in size.
 __global__ void bound(uint32_t* words, int64_t count) {
   for (int64_t i = blockIdx.x * int64_t{blockDim.x} + threadIdx.x; i < count;
        i += int64_t{gridDim.x} * blockDim.x)
-    words[i] = (words[i] & 0x9fff9fffu) | 0x20002000u;
+    words[i] = (words[i] & 0x807f807fu) | 0x3f003f00u;
 }
 
 cudaStream_t stream;

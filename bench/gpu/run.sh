@@ -113,7 +113,7 @@ addon=$work/tesra_native.node
 
 if [ -x "$work/check" ]; then
   step check-1 60 "$work/check" 1 "$rounds" large || failed=1
-  [ "$(cat "$work/check-1.status")" = 4 ] && give_up 3 "$(tail -1 "$work/check-1.txt")"
+  [ "$(cat "$work/check-1.status")" = 4 ] && failed=3 && give_up 3 "$(tail -1 "$work/check-1.txt")"
   [ "$arch" = 90a ] && { step check-hopper 60 "${hopper[@]}" "$work/check" 4 "$rounds" large || failed=1; }
   step check-2 40 "$work/check" 2 "$rounds" || failed=1
 fi

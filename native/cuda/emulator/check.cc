@@ -1,8 +1,8 @@
 // Owns the check of the whole CUDA back end, on the emulated device or (compiled by nvcc) on a GPU:
 // every operation on random shapes and hostile values, at once or as a plan, bit for bit against
 // the plain loops of reference.h. Usage: check [seed] [rounds] [large|small]; small is for
-// compute-sanitizer, which is a hundred times slower; exit 0 when all agree, 1
-// with the first difference, 4 without a GPU.
+// compute-sanitizer, which is a hundred times slower. Exit 0 when all agree, 1 with the first
+// difference, 4 without a GPU.
 #include <cuda_runtime.h>
 
 #include <algorithm>
