@@ -83,10 +83,7 @@ const rows = suite.table?.(results) ?? [
   ...results.map((r) => [
     r.name,
     r.unit,
-    cell(r.ours, 0),
-    cell(r.min, 0),
-    cell(r.max, 0),
-    cell(r.peer, 0),
+    ...[r.ours, r.min, r.max, r.peer].map((x) => cell(x, r.unit === "GB/s" ? 2 : 0)),
     r.peerName ?? r.reason ?? "-",
     cell(r.ratio),
     cell(r.floor),

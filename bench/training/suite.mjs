@@ -4,6 +4,7 @@ import { spawnSync } from "node:child_process";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { run as parameterServer } from "./parameter-server.mjs";
 
 const here = dirname(fileURLToPath(import.meta.url));
 const python = process.env.TESRA_PYTHON ?? "python3";
@@ -21,7 +22,7 @@ function lastJson(command, args) {
   return JSON.parse(result.stdout.trim().split("\n").at(-1));
 }
 
-const PARTS = { throughput, convergence };
+const PARTS = { throughput, "parameter-server": parameterServer, convergence };
 /** What --only takes. */
 export const names = Object.keys(PARTS);
 
@@ -29,7 +30,7 @@ export async function run(options) {
   const parts = [];
   for (const name of names) if (options.only?.includes(name) ?? true) parts.push(await PARTS[name](options));
   return {
-    results: parts.flatMap(({ results }) => results), versions: Object.assign({}, ...parts.map(({ versions }) => versions)),
+    results: parts.flatMap(({ results }) => results), versions: Object.assign({}, ...parts.map(({ versions }) => versions ?? {})),
     failed: parts.some(({ failed }) => failed),
   };
 }

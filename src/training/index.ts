@@ -18,7 +18,7 @@ export {
   checkRules, DEFAULT_ASYNC_RULES, serverOptimizer, type AsyncRules, type Compression, type LocalRules, type RulesInput,
   type SspRules, type SyncRules, type TrainingRules,
 } from "./optimizer/rules.js";
-export { shardRanges, type ShardRange } from "./parameter-server/shard-ranges.js";
+export { shardRanges, slotsInRange, type ShardRange } from "./parameter-server/shard-ranges.js";
 export {
   compileEvaluation, compileLocalTraining, compileStep, type Compiled, type CompiledTensors, type CompileOptions,
 } from "./compile/compile.js";

@@ -29,6 +29,8 @@ export interface CheckpointModules {
 
 export interface LoadedCheckpoint {
   snapshot: StoreSnapshot;
+  /** As they were saved. */
+  residuals: ReadonlyMap<string, Float32Array>;
   path: string;
 }
 
@@ -36,6 +38,7 @@ const FORMAT = "tesra-checkpoint/1";
 const MANIFEST = "manifest.json";
 const PARAMETERS = "parameters.safetensors";
 const OPTIMIZER = "optimizer.safetensors";
+const RESIDUALS = "residuals.safetensors";
 const GAPS = "alignment-gaps";
 /** 12 digits sort as text: 10^12 versions. */
 const NAME = /^checkpoint-(\d{12})$/;
@@ -58,12 +61,15 @@ interface Manifest {
 export class CheckpointDirectory {
   constructor(private readonly options: CheckpointOptions, private readonly modules: CheckpointModules) {}
 
-  /** Writes one checkpoint; on any failure (disk full) nothing of it remains. */
-  async save(snapshot: StoreSnapshot): Promise<{ path: string }> {
+  /**
+   * Writes one checkpoint; on any failure (disk full) nothing of it remains. `residuals`: those of the compressors
+   * (GradientCompressor.save) of workers that live with the store, by worker.
+   */
+  async save(snapshot: StoreSnapshot, residuals: ReadonlyMap<string, Float32Array> = new Map()): Promise<{ path: string }> {
     const { directory, keep = 3 } = this.options;
     const name = `checkpoint-${String(snapshot.version).padStart(12, "0")}`;
     const partial = join(directory, `.${name}.partial`), path = join(directory, name);
-    const files = { [PARAMETERS]: this.encodeParameters(snapshot), [OPTIMIZER]: this.encodeMoments(snapshot) };
+    const files = { [PARAMETERS]: this.encodeParameters(snapshot), [OPTIMIZER]: this.encodeMoments(snapshot), [RESIDUALS]: encodeResiduals(residuals) };
     const manifest: Manifest = {
       format: FORMAT, jobId: this.options.jobId, version: snapshot.version,
       parameterCount: snapshot.parameters.length, logPosition: snapshot.logPosition,
@@ -100,7 +106,7 @@ export class CheckpointDirectory {
     for (const name of await this.names()) {
       const path = join(this.options.directory, name);
       try {
-        return { loaded: { snapshot: await this.load(path), path }, skipped };
+        return { loaded: { ...await this.load(path), path }, skipped };
       } catch (error) {
         skipped.push({ path, reason: (error as Error).message });
       }
@@ -126,7 +132,7 @@ export class CheckpointDirectory {
     }
   }
 
-  private async load(path: string): Promise<StoreSnapshot> {
+  private async load(path: string): Promise<Omit<LoadedCheckpoint, "path">> {
     const manifest = this.unseal(await readBounded(join(path, MANIFEST), MANIFEST_BYTES_MAX));
     const read = async (file: string): Promise<Map<string, NamedTensor>> => {
       const expected = manifest.files[file];
@@ -137,7 +143,7 @@ export class CheckpointDirectory {
       }
       return decodeSafetensors(bytes).tensors;
     };
-    const named = await read(PARAMETERS), moments = await read(OPTIMIZER);
+    const named = await read(PARAMETERS), moments = await read(OPTIMIZER), residuals = await read(RESIDUALS);
     const parameters = new Float32Array(manifest.parameterCount);
     for (const { name, offset, size } of this.options.parameters) {
       const data = named.get(name)?.data;
@@ -151,12 +157,13 @@ export class CheckpointDirectory {
       parameters.set(kept?.subarray(cursor, cursor + end - begin) ?? [], begin);
       cursor += end - begin;
     }
-    return {
+    const snapshot = {
       version: manifest.version, parameters,
       moments: [...moments.keys()].sort().map((name) => moments.get(name)!.data),
       logPosition: manifest.logPosition, logDigest: hexToBytes(manifest.logDigest),
       workers: manifest.workers, counters: manifest.counters,
     };
+    return { snapshot, residuals: new Map([...residuals].map(([worker, { data }]) => [worker, data])) };
   }
 
   private encodeParameters(snapshot: StoreSnapshot): Uint8Array {
@@ -212,6 +219,9 @@ export class CheckpointDirectory {
     return manifest;
   }
 }
+
+const encodeResiduals = (residuals: ReadonlyMap<string, Float32Array>): Uint8Array =>
+  encodeSafetensors(new Map([...residuals].map(([worker, data]) => [worker, { shape: [data.length], data }])));
 
 const bad = (message: string): TrainingError => new TrainingError("checkpoint", message);
 
