@@ -38,7 +38,7 @@ const OTHER_VARIABLES = [
 const ROOT = fileURLToPath(new URL("../../", import.meta.url));
 
 const CHECKS: readonly (readonly [name: string, probe: Probe])[] = [
-  ["node", node], ["cpu", cpu], ["memory", memory], ["native kernels", kernels], ["gpu", gpu],
+  ["node", node], ["cpu", cpu], ["memory", memory], ["native kernels", kernels], ["gpu", gpu], ["task sandbox", sandbox],
   ["chain store", rocks], ["links", zeromq], ["signatures", signatures],
   ["system contracts", contracts], ["data set", dataset], ["compiler", compiler],
   ["cmake", cmake], ["nvcc", nvcc], ["data folder", dataFolder], ["rpc port", port],
@@ -118,6 +118,15 @@ async function kernels(): Promise<Result> {
     const { message, hint } = error as Error & { hint?: string };
     return fail(oneLine(message), hint ? oneLine(hint) : SETUP);
   }
+}
+
+async function sandbox(): Promise<Result> {
+  const url = new URL("../device/sandbox.js", import.meta.url).href;
+  const { sandboxSupport } = await import(url) as { sandboxSupport(): { childProcess: boolean; seccomp: boolean; reason: string } };
+  const { childProcess, seccomp, reason } = sandboxSupport();
+  if (!childProcess) return warn(`tasks run in the worker's own process: ${oneLine(reason)}`, "run workers on Linux, x86-64 or arm64");
+  return seccomp ? ok("tasks run in child processes with memory limits and filtered system calls")
+    : warn(`tasks run in child processes with memory limits, but ${reason}`, "allow seccomp filters, in the container's settings or the kernel's");
 }
 
 async function gpu(): Promise<Result> {

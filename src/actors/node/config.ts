@@ -43,6 +43,13 @@ export const NodeConfigSchema = z.strictObject({
     /** Opaque CUDA device id. */
     gpu: z.string().optional(),
   }).default({ backend: "auto", threads: 1 }),
+  /** A worker's limits for one task; actors/worker/vm has the defaults. */
+  task: z.strictObject({
+    /** A plan and its optimizer's moments; a job that needs more is refused. Default 4096. */
+    memoryMiB: z.number().int().min(1).max(65_536).optional(),
+    /** A step that takes longer ends its process. Default 600. */
+    stepSeconds: z.number().int().min(1).max(86_400).optional(),
+  }).optional(),
   pow: z.strictObject({
     /** Share of one executor's time spent on challenges while the network has no paid work. */
     dutyCycle: z.number().gt(0).max(1).default(1),

@@ -3,9 +3,11 @@
 import { totalmem } from "node:os";
 import type { Store } from "../../chain/index.js";
 import { openDevice, type Device, type DeviceOptions } from "../../device/device.js";
+import { sandboxSupport } from "../../device/sandbox.js";
 import { openSharedMemory } from "../../device/shared-memory.js";
 import { createSystem, type Logger, type SharedMemory, type System } from "../../runtime/index.js";
 import { createLocalVm } from "../worker/vm/local-vm.js";
+import { createProcessVm } from "../worker/vm/process-vm.js";
 import type { TaskVm } from "../worker/vm/step-runner.js";
 import type { ChallengeSearch, SearchThreadData } from "../pow/search.js";
 import type { NodeConfig } from "./config.js";
@@ -38,7 +40,15 @@ export const hostWorld: NodeWorld = {
   openDevice,
   openStore: async (path) => (await import("../../chain/index.js")).openRocksStore(path),
   openSearch: async (data) => (await import("../pow/search.js")).openSearchThread(data),
-  openTaskVm: (_, { device }) => createLocalVm(device),
+  openTaskVm: ({ compute, task }, { device, log }) => {
+    const warn = (text: string): void => log.warn(text);
+    const { childProcess, reason } = sandboxSupport();
+    const limits = task?.memoryMiB === undefined ? {} : { memoryBytes: task.memoryMiB * 2 ** 20 };
+    const deadline = task?.stepSeconds === undefined ? {} : { stepMs: task.stepSeconds * 1_000 };
+    if (childProcess) return createProcessVm({ compute: { ...compute, backend: device.backend }, limits, ...deadline }, { warn });
+    warn(`tasks run in this process, without limits of their own: ${reason}`);
+    return createLocalVm(device, limits);
+  },
 };
 
 /** Parameters and gradients between nodes of one host go by shared memory; chain nodes exchange none. */

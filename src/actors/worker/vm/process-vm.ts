@@ -1,8 +1,7 @@
 // Owns the task's VM in child processes: one child a job, a spare one ready for the next.
 // Invariants: a stranger's text is parsed in a child alone; a step that a dying child left undone is done again by a
 // fresh one, on the same parameters and rows, before anybody hears of it; a job's child serves no other job.
-import { limitData } from "../../../device/sandbox.js";
-import { TASK_PAGE_BYTES } from "../../../device/sandbox.js";
+import { limitData, TASK_PAGE_BYTES } from "../../../device/sandbox.js";
 import { DEFAULT_JOB_LIMITS, type JobLimits } from "../../../training/index.js";
 import { dataBytesOf } from "./confinement.js";
 import { gatherRows } from "./gather-rows.js";
@@ -92,8 +91,7 @@ export class ProcessVm implements TaskVm {
   async openChild(job: string): Promise<OpenChild> {
     const child = await this.take();
     try {
-      const limits = Object.fromEntries(Object.entries(this.limits));
-      const opened = checkOpened(await child.ask({ type: "open", job, limits }, this.openMs), this.limits);
+      const opened = checkOpened(await child.ask({ type: "open", job, limits: this.limits }, this.openMs), this.limits);
       if (opened.slotBytes % TASK_PAGE_BYTES !== 0) throw new VmError("protocol", "a slot that does not end with a page");
       const { backend, dataBytes } = child.ready;
       limitData(child.pid, dataBytesOf(dataBytes, opened.summary.cost.memoryBytes, backend));
