@@ -96,7 +96,7 @@ function recordResources() {
     if (!kernel || !bytes || !archs.has(kernel)) continue;
     const registers = Number(/Used (\d+) registers/.exec(log[i + 2] ?? "")?.[1] ?? 0);
     // A kernel's name holds its file's, where it is local to it: ..._11_pow_hopper_cu_...
-    const source = /_\d+_(\w+?)_cu_/.exec(kernel)?.[1] ?? "";
+    const source = /_GLOBAL__N__[0-9a-f]+_\d+_([a-z]\w*?)_cu_/.exec(kernel)?.[1] ?? "";
     found.push({ kernel, source, arch: archs.get(kernel), registers, stack: Number(bytes[1]), spills: Number(bytes[2]) + Number(bytes[3]) });
   }
   const again = new Set(found.flatMap(({ kernel, source }) => [kernel, source && `${source}.cu`]));

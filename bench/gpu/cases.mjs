@@ -125,6 +125,29 @@ export const GENERATORS = {
     b.op("add", [x, y], [x]);
     return b.done("maps");
   },
+  functions(random) {
+    const b = createBuilder();
+    const n = random.pick(1, 3000), fill = random.coin() ? "special" : "finite";
+    const x = b.tensor([n], fill), y = b.tensor([n], fill);
+    for (const op of ["mul", "div"]) b.op(op, [x, y], [b.tensor([n])]);
+    for (const op of ["exp", "log", "sqrt", "erf", "sigmoid"]) b.op(op, [x], [b.tensor([n])]);
+    return b.done("functions");
+  },
+  layout(random) {
+    const b = createBuilder();
+    const [rows, columns] = [random.pick(1, 90), random.pick(1, 90)];
+    const x = b.tensor([rows, columns], "special");
+    const size = { size0: rows, size1: columns };
+    b.op("copy", [x], [b.tensor([columns, rows])], { ...size, from0: columns, from1: 1, to0: 1, to1: rows, accumulate: bit(random) }); // transposed
+    const width = columns + random.pick(0, 9), at = random.pick(0, width - columns); // into a wider one, the rest zeros or as it was
+    b.op("copy", [x], [b.tensor([rows, width])], { ...size, from0: columns, from1: 1, to0: width, to1: 1, toOffset: at, clear: bit(random) });
+    b.op("copy", [x], [b.tensor([rows, columns])], { ...size, from0: columns, to0: columns, to1: 1 }); // the first column repeated
+    const heads = random.pick(1, 4), headSize = 2 * random.pick(1, 12), length = random.pick(1, 20), wide = heads * headSize + random.pick(0, 5);
+    const turned = { heads, headSize, base: 10_000, inverse: bit(random) };
+    const shape = [random.pick(1, 3), length, wide];
+    b.op("rope", [b.tensor(shape)], [b.tensor(shape)], turned);
+    return b.done(`layout ${JSON.stringify(turned)}`);
+  },
   conv(random, large) {
     const b = createBuilder();
     const [kh, kw] = [random.pick(1, 5), random.pick(1, 5)];

@@ -196,19 +196,19 @@ __global__ void __launch_bounds__(kThreads)
 struct Quantise {
   Fed t;
   int64_t n;
-  uint32_t block;
+  uint32_t block, blocks;
   uint8_t stochastic;
   uint32_t keyLow, keyHigh, stream;
   float* scales;
   int8_t* q;
 };
 
-__device__ __forceinline__ int8_t quantised(const Quantise& o, float t, float inverse, int64_t i,
-                                            const uint32_t (&words)[4]) {
+__device__ __forceinline__ int8_t quantised(const Quantise& o, float t, float inverse,
+                                            uint32_t word) {
   if (!o.stochastic)
     return static_cast<int8_t>(
         tesra_float_bits(__fadd_rn(__fmul_rn(t, inverse), TESRA_ROUND_MAGIC)));
-  const float u = __fmul_rn(static_cast<float>(words[i % 4] >> 8), 0x1p-24f);
+  const float u = __fmul_rn(static_cast<float>(word >> 8), 0x1p-24f);
   const float r = __fadd_rn(__fmul_rn(t, inverse), u);
   int whole = static_cast<int>(r);
   whole -= static_cast<float>(whole) > r ? 1 : 0;
@@ -219,13 +219,15 @@ __device__ __forceinline__ int8_t quantised(const Quantise& o, float t, float in
 // random words.
 __global__ void __launch_bounds__(kThreads) takeInt8(Quantise o) {
   __shared__ uint32_t part[kWarps];
-  const int64_t blocks = (o.n + o.block - 1) / o.block;
-  for (int64_t b = blockIdx.x; b < blocks; b += gridDim.x) {
-    const int64_t begin = b * o.block, end = begin + o.block < o.n ? begin + o.block : o.n;
+  for (uint32_t b = blockIdx.x; b < o.blocks; b += gridDim.x) {
+    const int64_t begin = static_cast<int64_t>(b) * o.block, left = o.n - begin;
+    const int count = static_cast<int>(left < o.block ? left : o.block);
+    const Fed t{o.t.x + begin, o.t.residual ? o.t.residual + begin : nullptr};
+    int8_t* const q = o.q + begin;
     uint32_t most = 0;
-    for (int64_t i = begin + 4 * threadIdx.x; i < end; i += 4 * kThreads)
-      for (int64_t j = i; j < i + 4 && j < end; j++) {
-        const uint32_t here = magnitudeBits(o.t.feed(j));
+    for (int i = 4 * threadIdx.x; i < count; i += 4 * kThreads)
+      TESRA_FOR(e, 4) {
+        const uint32_t here = i + e < count ? magnitudeBits(t.feed(i + e)) : 0;
         most = here > most ? here : most;
       }
     for (int apart = 16; apart > 0; apart /= 2) {
@@ -237,25 +239,23 @@ __global__ void __launch_bounds__(kThreads) takeInt8(Quantise o) {
     for (int i = 0; i < kWarps; i++) most = part[i] > most ? part[i] : most;
     __syncthreads();
     const float a = tesra_bits_float(most);
-    const bool finite = most < 0x7f800000u, tiny = a < TESRA_INT8_TINY;
-    const float scale = !finite ? tesra_bits_float(0x7fc00000u) : tiny ? 0.0f : __fdiv_rn(a, 127.0f);
-    const float inverse = finite && !tiny ? __fdiv_rn(127.0f, a) : 0.0f;
+    const bool finite = most < 0x7f800000u, sent = finite && a >= TESRA_INT8_TINY;
+    const float inverse = sent ? __fdiv_rn(127.0f, a) : 0.0f;
+    const float scale =
+        sent ? __fdiv_rn(a, 127.0f) : finite ? 0.0f : tesra_bits_float(0x7fc00000u);
     if (threadIdx.x == 0) o.scales[b] = scale;
-    for (int64_t i = begin + 4 * threadIdx.x; i < end; i += 4 * kThreads) {
-      const uint32_t counter[4] = {static_cast<uint32_t>(i / 4), o.stream, 0, 0};
+    for (int i = 4 * threadIdx.x; i < count; i += 4 * kThreads) {
+      const uint32_t counter[4] = {static_cast<uint32_t>((begin + i) / 4), o.stream, 0, 0};
       uint32_t words[4] = {};
       if (o.stochastic) tesra_philox(counter, o.keyLow, o.keyHigh, words);
-      for (int64_t j = i; j < i + 4 && j < end; j++) {
-        if (!finite || tiny) {
-          o.q[j] = 0;
-          if (!finite && o.t.residual) o.t.residual[j] = 0.0f;
-          continue;
-        }
-        const float t = o.t.again(j);
-        const int8_t q = quantised(o, t, inverse, j, words);
-        o.q[j] = q;
-        if (o.t.residual)
-          o.t.residual[j] = __fsub_rn(t, __fmul_rn(static_cast<float>(q), scale));
+      TESRA_FOR(e, 4) {
+        if (i + e >= count) continue;
+        const float x = t.again(i + e);
+        const int8_t whole = sent ? quantised(o, x, inverse, words[e]) : 0;
+        q[i + e] = whole;
+        if (!t.residual || (finite && !sent)) continue;
+        t.residual[i + e] =
+            finite ? __fsub_rn(x, __fmul_rn(static_cast<float>(whole), scale)) : 0.0f;
       }
     }
   }
@@ -375,8 +375,9 @@ cudaError_t launchCompress(const Launch& launch, const tesra_compress& op) {
   float* const units = reinterpret_cast<float*>(op.out + TESRA_PACKED_HEADER);
   uint8_t* const parts = reinterpret_cast<uint8_t*>(units + blocks);
   if (op.kind == TESRA_INT8) {
-    const Quantise o{t,           op.n,        op.parameter, op.stochastic, op.key_low,
-                     op.key_high, op.stream,   units,        reinterpret_cast<int8_t*>(parts)};
+    const Quantise o{t,         op.n,         op.parameter, static_cast<uint32_t>(blocks),
+                     op.stochastic, op.key_low, op.key_high, op.stream,
+                     units,     reinterpret_cast<int8_t*>(parts)};
     TESRA_LAUNCH(takeInt8, gridFor(blocks, 1), kThreads, 0, launch.stream, o);
   } else {
     TESRA_LAUNCH(takeSigns, gridFor(blocks * TESRA_LANES, kThreads), kThreads, 0, launch.stream, t,
