@@ -190,7 +190,7 @@ describe("bad input to demo", () => {
     }
     expect(await refusal(["demo", "--epochs", "0"], 2)).toContain("--epochs");
     expect(await refusal(["demo", "--workers", "1", "--kill-worker"], 2)).toContain("--kill-worker");
-    expect(await refusal(["demo", "--model", "gpt"], 2)).toContain("mlp or cnn");
+    expect(await refusal(["demo", "--model", "gpt"], 2)).toContain("mlp, cnn, cnn-wide");
     expect(readdirSync(tmp).filter((name) => name.startsWith("supernet-"))).toEqual([]);
   }, 2 * PATIENCE_MS);
 });

@@ -19,9 +19,10 @@ describe.skipIf(!compiled)("registers of the CUDA kernels", () => {
   const KNOWN = [
     { kernel: /7product.*Tile.*DenseILb0E.*S5_/, arch: "sm_90a", bytes: 24 },
     { kernel: /12keyGradientsILi4E/, arch: "sm_80", bytes: 48 },
+    { kernel: /8takeInt8E/, arch: "sm_80", bytes: 16 },
   ];
 
-  it("none spills, but for two by a few bytes", () => {
+  it("none spills, but for three by a few bytes", () => {
     const known = (spilling: Kernel): number =>
       KNOWN.find(({ kernel, arch }) => arch === spilling.arch && kernel.test(spilling.kernel))?.bytes ?? 0;
     expect(kernels.filter((kernel) => kernel.spills > known(kernel)).map(({ kernel, arch, spills }) => `${kernel} ${arch}: ${spills} bytes`)).toEqual([]);

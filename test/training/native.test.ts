@@ -66,7 +66,7 @@ describe("plans on the native device", () => {
     expect(result.correct).toBe(oracle.view(compiled.tensors.correct!)[0]);
     expect(result.multiplyAdds).toBe(compiled.multiplyAdds);
     const expected = oracle.view(compiled.tensors.gradientsFlat);
-    const scale = largestMagnitude(expected as Float32Array);
+    const scale = await device.largestAsync(expected as Float32Array);
     result.gradient.forEach((value, i) => {
       if (Math.abs(value - expected[i]!) > 2e-5 * scale) expect(value, `element ${i}`).toBeCloseTo(expected[i]!, 6);
     });

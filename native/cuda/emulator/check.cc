@@ -320,7 +320,12 @@ void checkChainedPlan() {
   fill(a), fill(b), poison(c), poison(db);
   std::vector<tesra_op> ops(3, tesra_op{});
   ops[0].kind = TESRA_OP_GEMM;
-  ops[0].u.gemm = {a.on, b.on, nullptr, c.on, m, n, k, 0, 0, 1, 0};
+  tesra_gemm product{};
+  product.a = a.on, product.b = b.on, product.c = c.on, product.m = m, product.n = n, product.k = k;
+  product.activation = TESRA_ACTIVATION_RELU;
+  ops[0].u.gemm = product;
+  tesra_gemm plain = product;
+  plain.a = a.host.data(), plain.b = b.host.data(), plain.c = c.host.data();
   ops[1].kind = TESRA_OP_BIAS_GRAD;
   ops[1].u.bias_grad = {c.on, db.on, m, n};
   ops[2].kind = TESRA_OP_SGD;
@@ -334,7 +339,7 @@ void checkChainedPlan() {
       must(tesra_cuda_plan_profile(device, plan, spans, &error), "plan_profile");
     else
       must(backend->plan_run(device, plan, &error), "plan_run");
-    reference::gemm({a.host.data(), b.host.data(), nullptr, c.host.data(), m, n, k, 0, 0, 1, 0});
+    reference::gemm(plain);
     reference::biasGrad({c.host.data(), db.host.data(), m, n});
     reference::sgd(TESRA_OP_SGD,
                    {b.host.data(), a.host.data(), nullptr, ops[2].u.sgd.n, 0.1, 0, 0, 0});

@@ -221,16 +221,18 @@ class RoleNetwork {
   }
 }
 
-/** The device's own thread is nothing that Node knows of: each asynchronous operation is held on to here. */
+/** The device's own threads are nothing that Node knows of: each asynchronous operation is held on to here. */
 function openHeldDevice(options: DeviceOptions, { hold }: RealWork): Device {
   const device = openDevice(options);
-  const { applyAsync, createPlan, crmChallengeAsync, crmScanAsync } = device;
+  const methods = device as unknown as Record<string, (...args: unknown[]) => Promise<unknown>>;
+  for (const name of Object.getOwnPropertyNames(Object.getPrototypeOf(device)).filter((each) => each.endsWith("Async"))) {
+    const method = methods[name]!;
+    methods[name] = (...args) => hold(method.apply(device, args));
+  }
+  const { createPlan } = device;
   return Object.assign(device, {
-    applyAsync: (...args: Parameters<typeof applyAsync>) => hold(applyAsync.apply(device, args)),
-    crmChallengeAsync: (...args: Parameters<typeof crmChallengeAsync>) => hold(crmChallengeAsync.apply(device, args)),
-    crmScanAsync: (...args: Parameters<typeof crmScanAsync>) => hold(crmScanAsync.apply(device, args)),
-    createPlan: (spec: Parameters<typeof createPlan>[0]) => {
-      const plan = createPlan.call(device, spec);
+    createPlan: (...args: Parameters<typeof createPlan>) => {
+      const plan = createPlan.apply(device, args);
       const { run } = plan;
       return Object.assign(plan, { run: () => hold(run.call(plan)) });
     },

@@ -73,6 +73,25 @@ export function integer(value: unknown, path: string, min: number, max: number):
   return value as number;
 }
 
+/** nodes, node, attributes, initializer or shape: a job needs six levels. */
+const NESTING_MAX = 16;
+const QUOTE = 0x22, BACKSLASH = 0x5c, OPEN = new Set([0x5b, 0x7b]), CLOSE = new Set([0x5d, 0x7d]);
+
+/** Before anything is built of the text: what quotes a value in an error message walks it by recursion. */
+function checkNesting(text: string): void {
+  let depth = 0, isQuoted = false;
+  for (let i = 0; i < text.length; i++) {
+    const code = text.charCodeAt(i);
+    if (isQuoted) {
+      if (code === BACKSLASH) i++;
+      else if (code === QUOTE) isQuoted = false;
+    } else if (code === QUOTE) isQuoted = true;
+    else if (OPEN.has(code)) {
+      if (++depth > NESTING_MAX) throw new JobError("format", `the job is nested deeper than ${NESTING_MAX} levels`);
+    } else if (CLOSE.has(code)) depth--;
+  }
+}
+
 /** Parses, checks and sizes a job; throws JobError. */
 export function parseJob(text: string, limits: Partial<JobLimits> = {}): ParsedJob {
   const all = { ...DEFAULT_JOB_LIMITS, ...limits };
@@ -80,6 +99,7 @@ export function parseJob(text: string, limits: Partial<JobLimits> = {}): ParsedJ
     throw new JobError("too-large", `the job is larger than ${all.textBytes} bytes`,
       { limit: "textBytes", expected: all.textBytes, actual: Buffer.byteLength(text) });
   }
+  checkNesting(text);
   let raw: unknown;
   try {
     raw = JSON.parse(text);
