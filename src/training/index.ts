@@ -29,7 +29,16 @@ export { CheckpointDirectory, type CheckpointOptions, type LoadedCheckpoint } fr
 export { createUpdateKernels } from "./parameter-server/device-kernels.js";
 export type { UpdateKernels } from "./parameter-server/update-kernels.js";
 export type { UpdateEntry } from "./parameter-server/update-log.js";
-export { decodeSafetensors, encodeSafetensors, type NamedTensor } from "./format/safetensors.js";
+export { memorySource, openFileSource, type ByteSource } from "./format/byte-source.js";
+export type { ElementArray, ElementType } from "./format/element-type.js";
+export {
+  exportWeights, gpt2WeightMap, importWeights, llamaWeightMap, type LlamaMapOptions, type WeightMap, type WeightMapping,
+} from "./format/hugging-face.js";
+export { decodeNpy, encodeNpy } from "./format/npy.js";
+export {
+  decodeSafetensors, encodeSafetensors, SafetensorsFile, safetensorsChunks, type NamedTensor, type StoredTensor, type TensorEntry,
+} from "./format/safetensors.js";
+export { encodeTokenShard, TokenShards, type TokenBatch, type TokenShardOptions } from "./format/token-shard.js";
 export { Session, type Progress, type RunOptions, type SessionLink, type SessionModules, type SessionOptions, type SubmittedJob } from "./cluster/session.js";
 export { combineMetrics, MemoryMetrics, type HistogramCounts, type MetricRecord, type MetricsSink } from "./metrics/sink.js";
 export { JsonLinesMetrics, TensorBoardMetrics, type TensorBoardOptions } from "./metrics/metrics-files.js";
