@@ -64,7 +64,7 @@ bool parse_tensor(Napi::Env env, Napi::Value value, uint32_t index, double arena
 const OpEntry* find_op(const std::string& name) {
   for (const OpTable& table :
        {product_ops(), elementwise_ops(), image_ops(), loss_ops(), optimizer_ops(),
-        transformer_ops()})
+        transformer_ops(), layout_ops()})
     for (size_t i = 0; i < table.count; ++i)
       if (name == table.entries[i].name) return &table.entries[i];
   return nullptr;

@@ -108,6 +108,7 @@ size_t scratch_of(const Context& cx, const tesra_op& op) {
     case TESRA_OP_LAYER_NORM_GRAD:
     case TESRA_OP_RMS_NORM_GRAD: return norm_grad_scratch(op.u.norm_grad);
     case TESRA_OP_GLOBAL_NORM: return global_norm_scratch(op.u.global_norm);
+    case TESRA_OP_ROPE: return rope_scratch(op.u.rope);
     case TESRA_OP_ATTENTION: return attention_scratch(cx, op.u.attention);
     case TESRA_OP_ATTENTION_GRAD: return attention_grad_scratch(cx, op.u.attention_grad);
     default: return 0;
@@ -168,6 +169,15 @@ int execute(const Context& cx, const tesra_op& op, float* scratch, tesra_error* 
     case TESRA_OP_GELU_TANH_GRAD: map(cx, k.transformer.gelu_tanh_grad, m); break;
     case TESRA_OP_SILU: map(cx, k.transformer.silu, m); break;
     case TESRA_OP_SILU_GRAD: map(cx, k.transformer.silu_grad, m); break;
+    case TESRA_OP_MUL: map(cx, k.transformer.mul, m); break;
+    case TESRA_OP_DIV: map(cx, k.transformer.div, m); break;
+    case TESRA_OP_EXP: map(cx, k.transformer.exp, m); break;
+    case TESRA_OP_LOG: map(cx, k.transformer.log, m); break;
+    case TESRA_OP_SQRT: map(cx, k.transformer.sqrt, m); break;
+    case TESRA_OP_ERF: map(cx, k.transformer.erf, m); break;
+    case TESRA_OP_SIGMOID: map(cx, k.transformer.sigmoid, m); break;
+    case TESRA_OP_COPY: tesra::copy(cx, op.u.copy); break;
+    case TESRA_OP_ROPE: rope(cx, op.u.rope, scratch); break;
     case TESRA_OP_BIAS_ADD: bias_add(cx, op.u.bias_add); break;
     case TESRA_OP_LAYER_NORM:
     case TESRA_OP_RMS_NORM: norm(cx, op.u.norm); break;

@@ -84,6 +84,10 @@ void norm_grad(const Context& cx, const tesra_norm_grad& o, float* scratch);
 void softmax(const Context& cx, const tesra_softmax& o);
 void softmax_grad(const Context& cx, const tesra_softmax& o);
 
+size_t rope_scratch(const tesra_rope& o);
+void rope(const Context& cx, const tesra_rope& o, float* scratch);
+void copy(const Context& cx, const tesra_copy& o);
+
 void bias_add(const Context& cx, const tesra_bias_add& o);
 void embedding(const Context& cx, const tesra_embedding& o);
 void embedding_grad(const Context& cx, const tesra_embedding_grad& o);

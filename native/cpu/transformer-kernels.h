@@ -37,6 +37,7 @@ inline int64_t attention_head_scratch(int32_t length, int32_t head_padded) {
 struct TransformerKernels {
   using Map = void (*)(const float* x, const float* y, float* out, int64_t n);
   Map gelu, gelu_grad, gelu_tanh, gelu_tanh_grad, silu, silu_grad;
+  Map mul, div, exp, log, sqrt, erf, sigmoid;
   // The rows [row, row + rows) of an operation.
   void (*norm)(const tesra_norm& o, int64_t row, int64_t rows);
   // `sums`: columns floats for dgamma, then as many for dbeta (layer norm), of these rows alone.
@@ -45,6 +46,7 @@ struct TransformerKernels {
   void (*softmax_grad)(const tesra_softmax& o, int64_t row, int64_t rows);
   float (*square_sum)(const float* x, int32_t n);  // of fma(x, x, .) by lanes
   void (*multiply)(float* x, int64_t n, float by);
+  void (*rotate)(const float* x, const float* turn, float* out, int32_t half);
   void (*attention_queries)(const AttentionQueries& o);
   void (*attention_grad)(const AttentionHead& o);
 };

@@ -23,6 +23,13 @@ __device__ __forceinline__ float apply(float x, float y, float alpha, float beta
     return __fmul_rn(x, tesra_gelu_tanh_derivative(y));
   if constexpr (kKind == TESRA_OP_SILU) return tesra_silu(x);
   if constexpr (kKind == TESRA_OP_SILU_GRAD) return __fmul_rn(x, tesra_silu_derivative(y));
+  if constexpr (kKind == TESRA_OP_MUL) return __fmul_rn(x, y);
+  if constexpr (kKind == TESRA_OP_DIV) return __fdiv_rn(x, y);
+  if constexpr (kKind == TESRA_OP_EXP) return tesra_exp(x);
+  if constexpr (kKind == TESRA_OP_LOG) return tesra_natural_log(x);
+  if constexpr (kKind == TESRA_OP_SQRT) return __fsqrt_rn(x);
+  if constexpr (kKind == TESRA_OP_ERF) return tesra_erf(x);
+  if constexpr (kKind == TESRA_OP_SIGMOID) return tesra_sigmoid(x);
   return __fmaf_rn(alpha, x, beta);
 }
 
@@ -31,7 +38,8 @@ __global__ void map(const float* x, const float* y, float* out, int64_t packs, f
                     float beta) {
   constexpr bool kBinary = kKind == TESRA_OP_RELU_GRAD || kKind == TESRA_OP_ADD ||
                            kKind == TESRA_OP_GELU_GRAD || kKind == TESRA_OP_GELU_TANH_GRAD ||
-                           kKind == TESRA_OP_SILU_GRAD;
+                           kKind == TESRA_OP_SILU_GRAD || kKind == TESRA_OP_MUL ||
+                           kKind == TESRA_OP_DIV;
   forEachPack(packs, [&](int64_t i) {
     Pack<kWidth> a = loadPack<kWidth>(x, i), b{};
     if (kBinary) b = loadPack<kWidth>(y, i);
@@ -85,6 +93,13 @@ cudaError_t launchMap(const Launch& launch, int32_t kind, const tesra_map& op) {
     case TESRA_OP_GELU_TANH_GRAD: return launchKind<TESRA_OP_GELU_TANH_GRAD>(launch, op);
     case TESRA_OP_SILU: return launchKind<TESRA_OP_SILU>(launch, op);
     case TESRA_OP_SILU_GRAD: return launchKind<TESRA_OP_SILU_GRAD>(launch, op);
+    case TESRA_OP_MUL: return launchKind<TESRA_OP_MUL>(launch, op);
+    case TESRA_OP_DIV: return launchKind<TESRA_OP_DIV>(launch, op);
+    case TESRA_OP_EXP: return launchKind<TESRA_OP_EXP>(launch, op);
+    case TESRA_OP_LOG: return launchKind<TESRA_OP_LOG>(launch, op);
+    case TESRA_OP_SQRT: return launchKind<TESRA_OP_SQRT>(launch, op);
+    case TESRA_OP_ERF: return launchKind<TESRA_OP_ERF>(launch, op);
+    case TESRA_OP_SIGMOID: return launchKind<TESRA_OP_SIGMOID>(launch, op);
     default: return launchKind<TESRA_OP_SCALE>(launch, op);
   }
 }

@@ -41,7 +41,14 @@ cudaError_t launchOp(const Launch& launch, const tesra_op& op) {
     case TESRA_OP_GELU_TANH:
     case TESRA_OP_GELU_TANH_GRAD:
     case TESRA_OP_SILU:
-    case TESRA_OP_SILU_GRAD: return launchMap(launch, op.kind, op.u.map);
+    case TESRA_OP_SILU_GRAD:
+    case TESRA_OP_MUL:
+    case TESRA_OP_DIV:
+    case TESRA_OP_EXP:
+    case TESRA_OP_LOG:
+    case TESRA_OP_SQRT:
+    case TESRA_OP_ERF:
+    case TESRA_OP_SIGMOID: return launchMap(launch, op.kind, op.u.map);
     case TESRA_OP_BIAS_ADD: return launchBiasAdd(launch, op.u.bias_add);
     case TESRA_OP_LAYER_NORM:
     case TESRA_OP_RMS_NORM: return launchNorm(launch, op.u.norm);
@@ -51,6 +58,8 @@ cudaError_t launchOp(const Launch& launch, const tesra_op& op) {
     case TESRA_OP_SOFTMAX_GRAD: return launchSoftmax(launch, op.kind, op.u.softmax);
     case TESRA_OP_EMBEDDING: return launchEmbedding(launch, op.u.embedding);
     case TESRA_OP_EMBEDDING_GRAD: return launchEmbeddingGrad(launch, op.u.embedding_grad);
+    case TESRA_OP_COPY: return launchCopy(launch, op.u.copy);
+    case TESRA_OP_ROPE: return launchRope(launch, op.u.rope);
     case TESRA_OP_FILL: return launchFill(launch, op.u.fill);
     case TESRA_OP_DROPOUT: return launchDropout(launch, op.u.dropout);
     case TESRA_OP_GLOBAL_NORM: return launchGlobalNorm(launch, op.u.global_norm);

@@ -48,6 +48,9 @@ cudaError_t launchBiasAdd(const Launch& launch, const tesra_bias_add& op);
 cudaError_t launchEmbedding(const Launch& launch, const tesra_embedding& op);
 cudaError_t launchEmbeddingGrad(const Launch& launch, const tesra_embedding_grad& op);
 
+cudaError_t launchCopy(const Launch& launch, const tesra_copy& op);
+cudaError_t launchRope(const Launch& launch, const tesra_rope& op);
+
 cudaError_t launchAttention(const Launch& launch, const tesra_attention& op);
 size_t attentionGradScratch(const tesra_attention_grad& op);
 cudaError_t launchAttentionGrad(const Launch& launch, const tesra_attention_grad& op);

@@ -13,6 +13,8 @@ extern "C" {
 // gelu, gelu_tanh, silu:                 out = tesra_gelu(x), ... (special-functions.h)
 // gelu_grad, gelu_tanh_grad, silu_grad:  out = x * tesra_gelu_derivative(y), ..., with x = dY and
 //                                        y = the forward input
+// mul, div:   out = x * y, x / y
+// exp, log, sqrt, erf, sigmoid:  out = tesra_exp(x), tesra_natural_log(x), sqrt(x), tesra_erf(x), tesra_sigmoid(x)
 typedef struct tesra_map {
   const float* x;
   const float* y;

@@ -9,6 +9,7 @@
 #include "cn2.h"
 #include "compression.h"
 #include "conv.h"
+#include "copy.h"
 #include "embedding.h"
 #include "error.h"
 #include "exact.h"
@@ -20,6 +21,7 @@
 #include "pool.h"
 #include "pow.h"
 #include "random.h"
+#include "rope.h"
 
 #ifdef __cplusplus
 extern "C" {
@@ -74,6 +76,15 @@ enum tesra_op_kind {
   TESRA_OP_CLIP,
   TESRA_OP_FILL,
   TESRA_OP_BF16_GEMM,
+  TESRA_OP_MUL,
+  TESRA_OP_DIV,
+  TESRA_OP_EXP,
+  TESRA_OP_LOG,
+  TESRA_OP_SQRT,
+  TESRA_OP_ERF,
+  TESRA_OP_SIGMOID,
+  TESRA_OP_COPY,
+  TESRA_OP_ROPE,
 };
 
 // All pointers inside are device pointers (CPU: plain memory).
@@ -83,7 +94,7 @@ typedef struct tesra_op {
     tesra_gemm gemm;  // GEMM, BF16_GEMM
     tesra_exact_gemm exact_gemm;
     tesra_bias_grad bias_grad;
-    tesra_map map;  // RELU, ADD, SCALE, GELU, GELU_TANH, SILU and the gradients
+    tesra_map map;  // RELU, ADD, SCALE, GELU, GELU_TANH, SILU and the gradients, MUL to SIGMOID
     tesra_bias_add bias_add;
     tesra_u8_to_f32 u8_to_f32;
     tesra_finite finite;
@@ -105,6 +116,8 @@ typedef struct tesra_op {
     tesra_global_norm global_norm;
     tesra_clip clip;
     tesra_fill fill;
+    tesra_copy copy;
+    tesra_rope rope;
   } u;
 } tesra_op;
 

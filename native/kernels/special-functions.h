@@ -1,5 +1,5 @@
 // Owns: the float functions of activations: the integral of the normal density, GELU in its two
-// forms, SiLU, and their derivatives. Same invariant as exact-math.h, on which they are built.
+// forms, SiLU, and their derivatives; erf, and the logarithm of any float. Same invariant as exact-math.h, on which they are built.
 // NaN gives NaN. Below -TESRA_GELU_FLAT (-TESRA_SILU_FLAT) the values, which are 0 to every digit, are
 // those at that bound, below 1e-32 in size; so nothing is ever 0 * inf, and derivatives are finite at
 // every number and at both infinities.
@@ -76,6 +76,22 @@ TESRA_HD float tesra_gelu_tanh_derivative(float x) {
   const float s = tesra_sigmoid(c * tesra_fma(c2, TESRA_GELU_K1, TESRA_GELU_K0));
   const float slope = c * tesra_fma(c2, TESRA_GELU_3K1, TESRA_GELU_K0);
   return tesra_fma(s * (1.0f - s), slope, s);
+}
+
+// From the normal integral: 4e-7 absolute, which near 0 is not relative.
+#define TESRA_SQRT_2 1.41421356f
+TESRA_HD float tesra_erf(float x) {
+  float e;
+  return tesra_fma(2.0f, tesra_phi(x * TESRA_SQRT_2, &e), -1.0f);
+}
+
+// -inf at either 0, NaN below, denormals scaled by 2^24.
+#define TESRA_LOG_2_24 16.6355324f
+TESRA_HD float tesra_natural_log(float x) {
+  if (x < 0.0f) return tesra_bits_float(0x7fc00000u);
+  if (x == 0.0f) return tesra_bits_float(0xff800000u);
+  if (x < TESRA_FLOAT_TINY) return tesra_log(x * 16777216.0f) - TESRA_LOG_2_24;
+  return tesra_log(x);
 }
 
 TESRA_HD float tesra_silu(float x) {

@@ -15,6 +15,7 @@ export type PlanOpName =
   | "gelu" | "gelu_grad" | "gelu_tanh" | "gelu_tanh_grad" | "silu" | "silu_grad" | "bias_add"
   | "layer_norm" | "layer_norm_grad" | "rms_norm" | "rms_norm_grad" | "softmax" | "softmax_grad"
   | "embedding" | "embedding_grad" | "attention" | "attention_grad" | "dropout" | "fill" | "global_norm" | "clip"
+  | "mul" | "div" | "exp" | "log" | "sqrt" | "erf" | "sigmoid" | "copy" | "rope"
   | "softmax_xent" | "count_correct" | "sgd" | "momentum" | "adam" | "delay_compensate";
 
 /** `in` and `out` are indices into `tensors`. Shapes and attributes: native/kernels/*.h. */

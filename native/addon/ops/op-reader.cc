@@ -85,6 +85,16 @@ int32_t OpReader::integer(const char* key, double low, double high, bool require
   return ok_ ? static_cast<int32_t>(x) : 0;
 }
 
+int64_t OpReader::count(const char* key, double most, double fallback) {
+  const double x = number(key, false, fallback);
+  if (!(x >= 0 && x <= most && x == std::floor(x))) {
+    fail("argument", std::string("attribute ") + key + " must be a whole number from 0 to " +
+                         std::to_string(static_cast<int64_t>(most)));
+    return 0;
+  }
+  return static_cast<int64_t>(x);
+}
+
 uint32_t OpReader::word(const char* key) {
   const double x = number(key, false, 0);
   if (!(x >= 0 && x <= 4294967295.0 && x == std::floor(x))) {

@@ -44,6 +44,7 @@ class OpReader {
   // Numbers named in attrs; each is taken once.
   double number(const char* key, bool required, double fallback);
   int32_t integer(const char* key, double low, double high, bool required, double fallback);
+  int64_t count(const char* key, double most, double fallback);  // a whole number from 0
   uint32_t word(const char* key);  // 32 bits, 0 when missing
   uint8_t flag(const char* key) { return static_cast<uint8_t>(integer(key, 0, 1, false, 0)); }
   double at_least_zero(const char* key, bool required, double fallback);
@@ -99,5 +100,6 @@ OpTable image_ops();
 OpTable loss_ops();
 OpTable optimizer_ops();
 OpTable transformer_ops();
+OpTable layout_ops();
 
 }  // namespace tesra

@@ -503,7 +503,7 @@ int main(int count, char** arguments) {
     checkGemms(12);
     for (int i = 0; i < 2; i++)
       checkConv(), checkPool(), checkOptimizers(), checkLoss(), checkBlake3();
-    checkActivations(), checkNorm(true), checkNorm(false), checkSoftmax(), checkEmbedding(),
+    checkActivations(), checkNorm(true), checkNorm(false), checkSoftmax(), checkEmbedding(), checkRope(), checkCopy(),
         checkDropoutAndClip();
     for (int i = 0; i < 2; i++) checkAttention();
     checkBiasGrad(), checkMaps(), checkChainedPlan(), checkInt8Gemm();

@@ -14,13 +14,23 @@ float activation(int kind, float x, float y) {
     case TESRA_OP_GELU_TANH: return tesra_gelu_tanh(x);
     case TESRA_OP_GELU_TANH_GRAD: return x * tesra_gelu_tanh_derivative(y);
     case TESRA_OP_SILU: return tesra_silu(x);
+    case TESRA_OP_MUL: return x * y;
+    case TESRA_OP_DIV: return x / y;
+    case TESRA_OP_EXP: return tesra_exp(x);
+    case TESRA_OP_LOG: return tesra_natural_log(x);
+    case TESRA_OP_SQRT: return sqrtf(x);
+    case TESRA_OP_ERF: return tesra_erf(x);
+    case TESRA_OP_SIGMOID: return tesra_sigmoid(x);
     default: return x * tesra_silu_derivative(y);
   }
 }
 void checkActivations() {
   const int n = pick(1, 700);
   static const int kinds[] = {TESRA_OP_GELU,           TESRA_OP_GELU_GRAD, TESRA_OP_GELU_TANH,
-                              TESRA_OP_GELU_TANH_GRAD, TESRA_OP_SILU,      TESRA_OP_SILU_GRAD};
+                              TESRA_OP_GELU_TANH_GRAD, TESRA_OP_SILU,      TESRA_OP_SILU_GRAD,
+                              TESRA_OP_MUL,           TESRA_OP_DIV,       TESRA_OP_EXP,
+                              TESRA_OP_LOG,           TESRA_OP_SQRT,      TESRA_OP_ERF,
+                              TESRA_OP_SIGMOID};
   for (const int kind : kinds) {
     FloatTensor x(n), y(n), out(n);
     fill(x, Values::special), fill(y, Values::special), poison(out);
@@ -167,6 +177,55 @@ void checkEmbedding() {
   runOp(op);
   for (size_t i = 0; i < out.host.size(); i++) out.host[i] = out.host[i] + bias.host[i % n];
   compare(out, "bias_add " + shape);
+}
+
+void checkRope() {
+  const int length = pick(1, 40), rows = length * pick(0, 3), heads = pick(1, 3), half = pick(1, 20);
+  const int size = 2 * half, columns = heads * size + (coin() ? 0 : pick(1, 30));
+  FloatTensor x(static_cast<size_t>(rows) * columns), out(x.host.size());
+  fill(x, coin(4) ? Values::special : Values::finite), poison(out);
+  tesra_op op{};
+  op.kind = TESRA_OP_ROPE;
+  const bool inPlace = coin(), inverse = coin();
+  op.u.rope = {x.on, inPlace ? x.on : out.on, rows, length, columns, heads, size, tesra_rope_ratio(10000.0, size), inverse};
+  runOp(op);
+  for (int r = 0; r < rows; r++)
+    for (int c = 0; c < columns; c++) {
+      const size_t at = static_cast<size_t>(r) * columns + c;
+      if (c >= heads * size) { out.host[at] = x.host[at]; continue; }
+      float cosine, sine;
+      const bool low = c % size < half;
+      tesra_rotation(op.u.rope.ratio, r % length, c % half, &cosine, &sine);
+      if (inverse) sine = -sine;
+      out.host[at] = low ? fmaf(x.host[at], cosine, -(x.host[at + half] * sine))
+                         : fmaf(x.host[at], cosine, x.host[at - half] * sine);
+    }
+  if (inPlace) x.host = out.host, compare(x, "rope in place " + dims({rows, length, columns, heads, size}));
+  else compare(out, "rope " + dims({rows, length, columns, heads, size}));
+}
+
+void checkCopy() {
+  const int a = pick(1, 9), b = pick(0, 40), c = pick(1, 20), offset = pick(0, 5);
+  FloatTensor x(static_cast<size_t>(a) * b * c + 5), out(static_cast<size_t>(a) * b * (c + 1) + 5);
+  fill(x), fill(out);
+  tesra_op op{};
+  op.kind = TESRA_OP_COPY;
+  tesra_copy& o = op.u.copy;
+  o = {x.on + offset, out.on + offset, out.on, static_cast<int64_t>(out.host.size()), {1, 1, 1, a, b, c}, {}, {}, coin(), coin(3)};
+  // from (a, b, c), a broadcast where coin says so, to (c + 1, b, a)
+  const bool repeat = coin(3);
+  const int64_t from[] = {repeat ? 0 : b * c, c, 1}, to[] = {1, a, int64_t{b} * a};
+  for (int d = 0; d < 3; d++) o.from[3 + d] = from[d], o.to[3 + d] = to[d];
+  runOp(op);
+  if (o.clear) std::fill(out.host.begin(), out.host.end(), 0.0f);
+  for (int i = 0; i < a; i++)
+    for (int j = 0; j < b; j++)
+      for (int k = 0; k < c; k++) {
+        const float v = x.host[offset + i * from[0] + j * from[1] + k * from[2]];
+        float& p = out.host[offset + i * to[0] + j * to[1] + k * to[2]];
+        p = o.accumulate ? p + v : v;
+      }
+  compare(out, "copy " + dims({a, b, c, o.accumulate, o.clear}));
 }
 
 void checkDropoutAndClip() {
