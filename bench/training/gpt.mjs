@@ -1,16 +1,19 @@
-// Owns the GPT-2 comparison: the same weights, tokens and AdamW here and in PyTorch; the losses must agree
-// and the tokens a second are set side by side. Each side can be run alone (--side), for a quiet machine.
+// Owns the GPT-2 and Llama comparison: the same weights, tokens and AdamW here and in PyTorch; the losses must agree
+// and the tokens a second and the peak memory of each process are set side by side. Each side can be run alone (--side), for a quiet machine.
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { existsSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { openDevice } from "../../dist/device/device.js";
-import { compileLocalTraining, decodeSafetensors, gpt2, LocalTrainStep, optim } from "../../dist/training/index.js";
+import { compileLocalTraining, gpt2, llama, LocalTrainStep, openFileSource, optim, SafetensorsFile } from "../../dist/training/index.js";
 
 const CONFIGS = {
   "124m": { vocabulary: 50_257, layers: 12, heads: 12, width: 768 },
   small: { vocabulary: 512, layers: 4, heads: 4, width: 128 },
+  "llama-small": { vocabulary: 512, layers: 4, heads: 4, keyHeads: 2, width: 128, hidden: 344 },
+  // One block of Llama 3.2 1B's shape over a small vocabulary: the block is what is measured.
+  "llama-block": { vocabulary: 512, layers: 1, heads: 32, keyHeads: 8, width: 2048, hidden: 8192 },
 };
 const TOLERANCE = 1e-3;
 const args = process.argv.slice(2);
@@ -20,11 +23,11 @@ const number = (name, fallback) => Number(value(name, fallback));
 const batch = number("--batch", 1), length = number("--length", 128), steps = number("--steps", 10), threads = number("--threads", 2);
 if (args.includes("--help") || !Object.hasOwn(CONFIGS, config) || !["both", "ours", "torch"].includes(side) ||
     ![batch, length, steps, threads].every((n) => Number.isInteger(n) && n >= 1)) {
-  console.error(`Usage: node bench/training/gpt.mjs [--config small|124m] [--batch N] [--length N] [--steps N]
+  console.error(`Usage: node bench/training/gpt.mjs [--config ${Object.keys(CONFIGS).join("|")}] [--batch N] [--length N] [--steps N]
          [--threads N] [--backend cpu|cuda] [--side both|ours|torch] [--weights FILE]
 
-Trains GPT-2 on random tokens from one set of weights here and in PyTorch (TESRA_PYTHON=/path/to/python) and
-compares losses and tokens a second. --weights keeps the weights in FILE, made when it is not there.`);
+Trains GPT-2 or Llama on random tokens from one set of weights here and in PyTorch (TESRA_PYTHON=/path/to/python) and
+compares losses, tokens a second and peak memory. --weights keeps the weights in FILE, made when it is not there.`);
   process.exit(args.includes("--help") ? 0 : 2);
 }
 
@@ -39,14 +42,15 @@ function python(...extra) {
 async function ours(weights) {
   const device = openDevice({ backend, threads });
   const { vocabulary } = CONFIGS[config];
-  const model = gpt2({ ...CONFIGS[config], length });
+  const model = (CONFIGS[config].hidden ? llama : gpt2)({ ...CONFIGS[config], length });
   const compiled = compileLocalTraining(model.graph, {
     loss: model.loss, batchSize: batch,
     optimizer: optim.adamW({ learningRate: 3e-4, beta1: 0.9, beta2: 0.95, epsilon: 1e-8, weightDecay: 0.1 }).descriptor,
   });
-  const { tensors } = decodeSafetensors(readFileSync(weights));
+  const file = await SafetensorsFile.open(await openFileSource(weights));
   const flat = new Float32Array(compiled.parameterCount);
-  for (const { name, offset } of compiled.parameters) flat.set(tensors.get(name).data, offset);
+  for (const { name, offset, size } of compiled.parameters) await file.readFloat32(name, flat.subarray(offset, offset + size));
+  await file.close();
   const step = new LocalTrainStep(device, compiled, flat);
   let state = 1;
   const losses = [], seconds = [];
@@ -63,7 +67,7 @@ async function ours(weights) {
     losses.push((await step.run(tokens, labels)).loss);
     seconds.push((performance.now() - start) / 1000);
   }
-  const result = { engine: `tesra ${device.backend} ${device.isa}`, losses, seconds, multiplyAdds: compiled.multiplyAdds };
+  const result = { engine: `tesra ${device.backend} ${device.isa}`, losses, seconds, multiplyAdds: compiled.multiplyAdds, peakBytes: process.resourceUsage().maxRSS * 1024 };
   step.close();
   device.close();
   return result;
@@ -80,7 +84,7 @@ try {
   if (side !== "torch") results.ours = await ours(weights);
   if (side !== "ours") results.torch = JSON.parse(python("--read", weights));
   for (const result of Object.values(results)) {
-    console.log(`${result.engine}: ${speed(result).toFixed(0)} tokens/s; losses ${result.losses.map((l) => l.toFixed(5)).join(" ")}`);
+    console.log(`${result.engine}: ${speed(result).toFixed(0)} tokens/s, peak ${(result.peakBytes / 2 ** 20).toFixed(0)} MiB; losses ${result.losses.map((l) => l.toFixed(5)).join(" ")}`);
   }
   if (results.ours && results.torch) {
     const apart = Math.max(...results.ours.losses.map((loss, i) => Math.abs(loss - results.torch.losses[i])));

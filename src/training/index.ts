@@ -8,7 +8,9 @@ export { glorotUniform, heUniform, type Initializer } from "./graph/initializer.
 export { canonicalJob, jobId, JOB_FORMAT, type Job, type RunPlan } from "./graph/canonical.js";
 export { DEFAULT_JOB_LIMITS, parseJob, type JobLimits, type ParsedJob } from "./graph/parse.js";
 export * as nn from "./nn.js";
-export { cnn, gpt2, GPT2_SMALL, mlp, MODELS, type GptOptions, type LanguageModel, type ModelName } from "./models.js";
+export {
+  cnn, gpt2, GPT2_SMALL, llama, LLAMA_SMALL, mlp, MODELS, type GptOptions, type LanguageModel, type LlamaOptions, type ModelName,
+} from "./models.js";
 export * as optim from "./optimizer/optim.js";
 export type { LinearDecay, OptimizerDescriptor } from "./optimizer/descriptor.js";
 export type { AsyncRules, TrainOperation } from "./optimizer/optim.js";

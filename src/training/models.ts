@@ -1,6 +1,6 @@
 /**
  * Owns: the reference models: an MLP and a CNN on 28 x 28 grey images with 10 classes (Fashion-MNIST),
- * and GPT-2 on tokens.
+ * and GPT-2 and Llama on tokens.
  */
 import { Graph, type Tensor } from "./graph/graph.js";
 import * as nn from "./nn.js";
@@ -45,6 +45,8 @@ export interface GptOptions {
   vocabulary: number;
   /** Positions of one sequence. */
   length: number;
+  /** Positions that the model knows, where sequences are shorter than that. Default length. */
+  context?: number;
   layers: number;
   heads: number;
   width: number;
@@ -61,6 +63,17 @@ export interface LanguageModel {
   labels: Tensor;
   logits: Tensor;
   loss: Tensor;
+  /** (batch, length, width): what the logits are projected from. */
+  hidden: Tensor;
+  /** Rows (..., width) like those of `hidden` to their logits. */
+  project(rows: Tensor): Tensor;
+}
+
+function languageModel(graph: Graph, length: number, hiddenOf: (tokens: Tensor) => Tensor, project: (rows: Tensor) => Tensor): LanguageModel {
+  const tokens = graph.placeholder("tokens", [null, length], "i32");
+  const labels = graph.placeholder("labels", [null, length], "i32");
+  const hidden = hiddenOf(tokens), logits = project(hidden);
+  return { graph, tokens, labels, logits, loss: nn.softmaxCrossEntropy(logits, labels), hidden, project };
 }
 
 /**
@@ -69,17 +82,58 @@ export interface LanguageModel {
  * 0.02 / sqrt(2 layers).
  */
 export function gpt2(options: GptOptions): LanguageModel {
-  const { vocabulary, length, layers, heads, width } = options;
+  const { vocabulary, length, context = length, layers, heads, width } = options;
   const graph = new Graph();
-  const tokens = graph.placeholder("tokens", [null, length], "i32");
-  const labels = graph.placeholder("labels", [null, length], "i32");
-  const table = nn.embeddingTable(graph, "tokens", vocabulary, width);
-  const positions = nn.embeddingTable(graph, "positions", length, width);
+  let table: Tensor;
+  return languageModel(graph, length, (tokens) => {
+    table = nn.embeddingTable(graph, "tokens", vocabulary, width);
+    const positions = nn.embeddingTable(graph, "positions", context, width);
+    const residualDeviation = 0.02 / Math.sqrt(2 * layers);
+    const blocks = Array.from({ length: layers }, (_, i) => nn.transformerBlock(`block${i}`, heads, { residualDeviation }));
+    const placed = table.embed(tokens).biasAdd(context === length ? positions : positions.slice(0, 0, length));
+    return nn.sequential(...blocks, nn.layerNorm("norm"))(placed);
+  }, (rows) => rows.matmul(table, { transposeB: true }));
+}
+
+export interface LlamaOptions {
+  vocabulary: number;
+  /** Positions of one sequence. */
+  length: number;
+  layers: number;
+  heads: number;
+  /** Heads of keys and values. Default heads. */
+  keyHeads?: number;
+  width: number;
+  /** Of the feed-forward layers. */
+  hidden: number;
+  /** Of the rotary angles. Default 10,000; Llama 3 has 500,000. */
+  base?: number;
+  /** Of the RMS norms. Default 1e-5. */
+  epsilon?: number;
+  /** Logits by the token table itself. Default false. */
+  tied?: boolean;
+}
+
+/** A Llama (Touvron et al. 2023) of 134 M weights, the size of SmolLM's smallest: 30 layers, 9 heads on 3 of keys. */
+export const LLAMA_SMALL: LlamaOptions = {
+  vocabulary: 49_152, length: 2048, layers: 30, heads: 9, keyHeads: 3, width: 576, hidden: 1536, tied: true,
+};
+
+/** Tokens embedded, `layers` blocks (RMS norm, rotary attention, SwiGLU), a last norm, logits by `head` or the table. */
+export function llama(options: LlamaOptions): LanguageModel {
+  const { vocabulary, length, layers, heads, width, hidden, epsilon, tied = false } = options;
+  const graph = new Graph();
   const residualDeviation = 0.02 / Math.sqrt(2 * layers);
-  const blocks = Array.from({ length: layers }, (_, i) => nn.transformerBlock(`block${i}`, heads, { residualDeviation }));
-  const hidden = nn.sequential(...blocks, nn.layerNorm("norm"))(table.embed(tokens).biasAdd(positions));
-  const logits = hidden.matmul(table, { transposeB: true });
-  return { graph, tokens, labels, logits, loss: nn.softmaxCrossEntropy(logits, labels) };
+  let table: Tensor, head: Tensor | undefined;
+  return languageModel(graph, length, (tokens) => {
+    table = nn.embeddingTable(graph, "tokens", vocabulary, width);
+    const blocks = Array.from({ length: layers }, (_, i) => nn.llamaBlock(`block${i}`, heads, hidden, { ...options, residualDeviation }));
+    return nn.sequential(...blocks, nn.rmsNorm("norm", epsilon))(table.embed(tokens));
+  }, (rows) => {
+    if (tied) return rows.matmul(table, { transposeB: true });
+    head ??= graph.scope("head", () => graph.variable("weight", [width, vocabulary], { kind: "normal", deviation: 0.02 }));
+    return rows.matmul(head);
+  });
 }
 
 export const MODELS = { mlp, cnn } as const;

@@ -2,6 +2,7 @@
  * Owns: layer helpers over the graph, and the first models. A layer is a function of a tensor;
  * `sequential` chains them. Variables are named scope/weight and scope/bias.
  */
+import { GraphError } from "./errors.js";
 import type { Graph, Tensor } from "./graph/graph.js";
 import { fanOf, glorotUniform, heUniform, type Initializer } from "./graph/initializer.js";
 
@@ -11,21 +12,25 @@ interface LayerOptions {
   activation?: "relu" | "none";
   initializer?: Initializer;
 }
+interface DenseOptions extends LayerOptions {
+  /** Default true. */
+  bias?: boolean;
+}
 
 function activate(x: Tensor, activation: "relu" | "none"): Tensor {
   return activation === "relu" ? x.relu() : x;
 }
 
 /** x (..., in) -> (..., units). */
-export function dense(name: string, units: number, options: LayerOptions = {}): Layer {
-  const { activation = "none" } = options;
+export function dense(name: string, units: number, options: DenseOptions = {}): Layer {
+  const { activation = "none", bias = true } = options;
   return (x) => x.graph.scope(name, () => {
     const shape = [x.shape[x.shape.length - 1]!, units];
     const { fanIn, fanOut } = fanOf(shape);
     const weight = x.graph.variable("weight", shape, options.initializer ??
       (activation === "relu" ? heUniform(fanIn) : glorotUniform(fanIn, fanOut)));
-    const bias = x.graph.variable("bias", [units]);
-    return activate(x.matmul(weight).biasAdd(bias), activation);
+    const product = x.matmul(weight);
+    return activate(bias ? product.biasAdd(x.graph.variable("bias", [units])) : product, activation);
   });
 }
 
@@ -95,6 +100,49 @@ export function transformerBlock(name: string, heads: number, options: Transform
   return (x) => x.graph.scope(name, () => {
     const attended = x.add(causalSelfAttention("attention", heads, options)(layerNorm("norm1")(x)));
     return attended.add(feedForward("mlp", options)(layerNorm("norm2")(attended)));
+  });
+}
+
+interface RotaryAttentionOptions extends TransformerLayerOptions {
+  /** Heads of keys and values, each shared by heads / keyHeads heads of queries (Ainslie et al. 2023). Default heads. */
+  keyHeads?: number;
+  /** Of the rotary angles. Default 10,000. */
+  base?: number;
+}
+
+/**
+ * Llama's attention (Touvron et al. 2023): x (batch, length, width), no biases, queries and keys turned by their
+ * positions. Fewer keyHeads make the weights and their gradient smaller; keys and values are repeated for the kernel.
+ */
+export function rotarySelfAttention(name: string, heads: number, options: RotaryAttentionOptions = {}): Layer {
+  return (x) => x.graph.scope(name, () => {
+    const [batch, length, width] = x.shape as [number, number, number];
+    const { keyHeads = heads, base } = options, size = width / heads, groups = heads / keyHeads;
+    if (!Number.isInteger(size) || !Number.isInteger(groups)) {
+      throw new GraphError("attribute", `a width of ${width} must be a multiple of ${heads} heads, and those of ${keyHeads} heads of keys`, { op: "rotarySelfAttention", node: name });
+    }
+    const keys = keyHeads * size, turned = dense("qkv", width + 2 * keys, { ...near(), bias: false })(x).rope(heads + keyHeads, size, base);
+    const repeated = (from: number): Tensor => turned.slice(-1, from, from + keys).reshape([batch, length, keyHeads, 1, size])
+      .expand([batch, length, keyHeads, groups, size]).reshape([batch, length, width]);
+    const qkv = groups === 1 ? turned : turned.slice(-1, 0, width).concat([repeated(width), repeated(width + keys)], -1);
+    return dense("projection", width, { ...near(options.residualDeviation), bias: false })(qkv.attention(heads));
+  });
+}
+
+/** SwiGLU (Shazeer 2020): x (..., width) -> (silu(x gate) * (x expansion)) projection, `hidden` wide, no biases. */
+export function gatedFeedForward(name: string, hidden: number, options: TransformerLayerOptions = {}): Layer {
+  return (x) => x.graph.scope(name, () => {
+    const gate = dense("gate", hidden, { ...near(), bias: false })(x).silu();
+    const product = gate.mul(dense("expansion", hidden, { ...near(), bias: false })(x));
+    return dense("projection", x.shape.at(-1)!, { ...near(options.residualDeviation), bias: false })(product);
+  });
+}
+
+/** The pre-norm block of Llama: RMS norms, rotary attention, SwiGLU. */
+export function llamaBlock(name: string, heads: number, hidden: number, options: RotaryAttentionOptions & { epsilon?: number } = {}): Layer {
+  return (x) => x.graph.scope(name, () => {
+    const attended = x.add(rotarySelfAttention("attention", heads, options)(rmsNorm("norm1", options.epsilon)(x)));
+    return attended.add(gatedFeedForward("mlp", hidden, options)(rmsNorm("norm2", options.epsilon)(attended)));
   });
 }
 

@@ -7,12 +7,12 @@ import { afterAll, describe, expect, it } from "vitest";
 import { initialParameters, parameterLayout } from "../../src/training/compile/layout.js";
 import { memorySource, openFileSource } from "../../src/training/format/byte-source.js";
 import { bfloatToFloat, ELEMENT_TYPES, elementArray, floatToBfloat, floatToHalf, halfToFloat } from "../../src/training/format/element-type.js";
-import { exportWeights, gpt2WeightMap, importWeights } from "../../src/training/format/hugging-face.js";
+import { exportWeights, gpt2WeightMap, importWeights, llamaWeightMap } from "../../src/training/format/hugging-face.js";
 import { decodeNpy, encodeNpy } from "../../src/training/format/npy.js";
 import { decodeSafetensors, encodeSafetensors, SafetensorsFile, type StoredTensor } from "../../src/training/format/safetensors.js";
 import { encodeTokenShard, TokenShards } from "../../src/training/format/token-shard.js";
 import { PhiloxStream } from "../../src/training/graph/philox.js";
-import { gpt2 } from "../../src/training/models.js";
+import { gpt2, llama } from "../../src/training/models.js";
 
 const folder = mkdtempSync(join(tmpdir(), "tesra-format-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
@@ -227,6 +227,21 @@ describe("token shards", () => {
     const shards = await TokenShards.open([memorySource(bare(0, 203))], { ...options, vocabulary: 150, batchSize: 20 });
     await expect(shards.batch(0)).rejects.toThrow(/token (1[5-9]\d|20\d) at position \1 of shard 0 is not in 0..149/);
     expect(() => encodeTokenShard([1, -1])).toThrow(/token -1 at position 1/);
+  });
+});
+
+describe("Llama under Hugging Face's names", () => {
+  it.each([true, false])("comes back the same, its projections (out, in) and queries, keys and values apart; tied %s", async (tied) => {
+    const config = { vocabulary: 13, length: 6, layers: 2, heads: 4, keyHeads: 2, width: 16, hidden: 24, tied };
+    const { graph } = llama(config), layout = parameterLayout(graph), map = llamaWeightMap(config);
+    const flat = initialParameters(graph, 5), theirs: Map<string, StoredTensor> = new Map(exportWeights(flat, layout, map));
+    expect(theirs.has("lm_head.weight")).toBe(!tied);
+    const shapes = ["q", "k", "v", "o"].map((part) => theirs.get(`model.layers.1.self_attn.${part}_proj.weight`)!.shape);
+    expect([...shapes, theirs.get("model.layers.0.mlp.down_proj.weight")!.shape]).toEqual([[16, 16], [8, 16], [8, 16], [16, 16], [16, 24]]);
+    const { offset } = layout.parameters.find(({ name }) => name === "block0/attention/qkv/weight")!;
+    const key = theirs.get("model.layers.0.self_attn.k_proj.weight")!.data; // ours (16, 32): keys are columns 16 to 24
+    for (const [row, column] of [[0, 0], [3, 7], [15, 2]] as const) expect(key[column * 16 + row]).toBe(flat[offset + row * 32 + 16 + column]);
+    expect(await importWeights(await SafetensorsFile.open(encodeSafetensors(theirs)), layout, map)).toEqual(flat);
   });
 });
 

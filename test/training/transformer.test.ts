@@ -2,12 +2,12 @@
 import { afterAll, describe, expect, it } from "vitest";
 import { openDevice } from "../../src/device/device.js";
 import { compileEvaluation, compileLocalTraining, compileStep } from "../../src/training/compile/compile.js";
-import { initialParameters, initialParametersOn } from "../../src/training/compile/layout.js";
+import { initialParameters, initialParametersOn, parameterLayout } from "../../src/training/compile/layout.js";
 import { canonicalJob } from "../../src/training/graph/canonical.js";
 import { Graph, type Tensor } from "../../src/training/graph/graph.js";
 import { parseJob } from "../../src/training/graph/parse.js";
 import { PhiloxStream } from "../../src/training/graph/philox.js";
-import { gpt2, type LanguageModel } from "../../src/training/models.js";
+import { gpt2, llama, type LanguageModel } from "../../src/training/models.js";
 import * as nn from "../../src/training/nn.js";
 import * as optim from "../../src/training/optimizer/optim.js";
 import { LocalTrainStep, TrainStep } from "../../src/training/train-step.js";
@@ -71,6 +71,21 @@ describe("gradients equal finite differences", () => {
     "GELU, erf form": (x) => x.matmul(weight(x, "w", [WIDTH, WIDTH])).gelu(),
     "GELU, tanh form": (x) => x.matmul(weight(x, "w", [WIDTH, WIDTH])).gelu("tanh"),
     "SiLU": (x) => x.matmul(weight(x, "w", [WIDTH, 5])).silu(),
+    "rotary positions on some columns": (x) => x.matmul(weight(x, "w", [WIDTH, 15])).rope(3, 4, 100).attention(1),
+    "Llama's block, two heads on one of keys": nn.llamaBlock("b", 2, 12, { keyHeads: 1, base: 100 }),
+    "Llama's block, each head its own keys": nn.llamaBlock("b", 2, 12),
+    "mul, div, sqrt and exp": (x) => {
+      const y = x.matmul(weight(x, "w", [WIDTH, 5])), z = x.matmul(weight(x, "v", [WIDTH, 5])).scale(0.3).exp();
+      return y.mul(z).add(y.div(z.mul(z).scale(1, 0.5).sqrt()).sub(z));
+    },
+    "log, erf, sigmoid and tanh": (x) => {
+      const y = x.matmul(weight(x, "w", [WIDTH, 5]));
+      return y.sigmoid().log().add(y.erf()).add(y.tanh().scale(3));
+    },
+    "transpose": (x) => x.matmul(weight(x, "w", [WIDTH, LENGTH])).transpose([0, 2, 1]).matmul(weight(x, "v", [LENGTH, 6])),
+    "slice, pad by gradient, concat": (x) => x.slice(-1, 1, 4).concat([x.slice(-1, 3, 8), x.slice(1, 2, 3).expand([null, LENGTH, WIDTH])], 2),
+    "expand and sum": (x) => x.sum([1]).reshape([null, 1, WIDTH]).expand([null, LENGTH, WIDTH]).mul(x.mul(x).sum([-1]).reshape([null, LENGTH, 1]).expand([null, LENGTH, WIDTH])),
+    "sum over the batch": (x) => x.add(x.mul(x).sum([0]).expand([null, LENGTH, WIDTH]).scale(0.3)),
     "softmax": (x) => x.matmul(weight(x, "w", [WIDTH, 6])).softmax().scale(5),
     "attention of two heads": (x) => x.matmul(weight(x, "w", [WIDTH, 3 * WIDTH])).scale(2).attention(2),
     "attention to all positions": (x) => x.matmul(weight(x, "w", [WIDTH, 3 * WIDTH])).scale(2).attention(1, { causal: false }),
@@ -92,10 +107,47 @@ describe("shapes", () => {
     ["an epsilon of zero", () => { const t = x([null, 8]); return t.rmsNorm(t.graph.variable("g", [8]), 0); }, /"epsilon" must be above 0/],
     ["ids that are floats", () => { const t = x([null, 8]); return t.graph.variable("t", [9, 2]).embed(t); }, /ids must be i32, got f32/],
     ["a table of rank 1", () => { const t = x([null, 8]); return t.graph.variable("t", [9]).embed(t); }, /the table must have rank 2/],
+    ["heads that do not fit", () => x([null, 4, 8]).rope(2, 6), /2 heads of 6 columns do not fit \(batch, 4, 8\)/],
+    ["heads without halves", () => x([null, 4, 8]).rope(2, 3), /a head of 3 columns has no halves/],
+    ["a batch moved back", () => x([null, 4, 8]).transpose([1, 0, 2]), /the batch must stay the first dimension/],
+    ["an axis twice", () => x([null, 4, 8]).transpose([0, 1, 1]), /different axes/],
+    ["a slice past the end", () => x([null, 4, 8]).slice(1, 2, 5), /2 to 5 is not within axis 1 of \(batch, 4, 8\)/],
+    ["a slice of the batch", () => x([null, 4, 8]).slice(0, 0, 1), /the batch cannot be cut/],
+    ["a join of other sizes", () => { const t = x([null, 4, 8]); return t.concat([t.slice(1, 0, 3)], 2); }, /differ along axis 2 alone, got \(batch, 4, 8\) and \(batch, 3, 8\)/],
+    ["a repeat of sizes that are not 1", () => x([null, 4, 8]).expand([null, 4, 16]), /\(batch, 4, 8\) does not repeat to \(batch, 4, 16\)/],
+    ["a sum over no axis", () => x([null, 4]).sum([2]), /there is no axis 2/],
+    ["heads of keys that divide nothing", () => nn.llamaBlock("b", 4, 8, { keyHeads: 3 })(x([null, 4, 8])), /a width of 8 must be a multiple of 4 heads, and those of 3/],
     ["a bias that fits no suffix", () => { const t = x([null, 4, 8]); return t.biasAdd(t.graph.variable("b", [4])); }, /a bias of \(4\) does not match the last sizes of \(batch, 4, 8\)/],
     ["inner sizes of a three-dimensional product", () => { const t = x([null, 4, 8]); return t.matmul(t.graph.variable("w", [4, 8])); }, /inner sizes differ: \(batch, 4, 8\) x \(4, 8\)/],
     ["labels without the positions", () => { const t = x([null, 4, 8]); return nn.softmaxCrossEntropy(t, t.graph.placeholder("l", [null], "i32")); }, /labels must be \(batch, 4\)/],
   ])("%s", (_, make, message) => expect(make).toThrow(message));
+});
+
+describe("a small Llama", () => {
+  it("learns to look back by one, takes the same bits on scalar code, and travels as data", async () => {
+    const options = { vocabulary: 16, length: 24, layers: 2, heads: 4, keyHeads: 2, width: 32, hidden: 48 };
+    const model = llama(options), adam = optim.adamW({ learningRate: 1e-2, beta1: 0.9, beta2: 0.95, weightDecay: 0.01 });
+    const compiled = compileLocalTraining(model.graph, { loss: model.loss, batchSize: 8, optimizer: adam.descriptor });
+    const scalar = openDevice({ backend: "cpu", isa: "scalar", threads: 1 });
+    const run = async (on: typeof device, steps: number): Promise<{ losses: number[]; parameters: Float32Array }> => {
+      const step = new LocalTrainStep(on, compiled, initialParameters(model.graph, 1)), random = new PhiloxStream(9n, 0), losses: number[] = [];
+      for (let i = 0; i < steps; i++) {
+        const tokens = Int32Array.from({ length: 8 * 24 }, () => random.below(16));
+        losses.push((await step.run(tokens, tokens.map((token, at) => (at % 24 === 0 ? token : tokens[at - 1]!)))).loss);
+      }
+      const parameters = step.parameters();
+      step.close();
+      return { losses, parameters };
+    };
+    const [fast, slow] = [await run(device, 2), await run(scalar, 2)];
+    scalar.close();
+    expect(Buffer.from(fast.parameters.buffer).equals(Buffer.from(slow.parameters.buffer))).toBe(true);
+    const { losses } = await run(device, 120);
+    expect(Math.abs(losses[0]! - Math.log(16))).toBeLessThan(0.1);
+    expect(losses.slice(-10).reduce((sum, loss) => sum + loss / 10, 0)).toBeLessThan(0.3);
+    const job = { batchSize: 2, epochs: 1, seed: 1 }, text = canonicalJob({ operation: adam.minimize(model.loss), run: job });
+    expect(canonicalJob({ operation: parseJob(text).operation, run: job })).toBe(text);
+  });
 });
 
 describe("a small GPT", () => {
@@ -212,6 +264,28 @@ describe("a small GPT", () => {
     await expect(step.run(fine, high)).rejects.toThrow(/label 16 of row 0 is not in 0..15/);
     await expect(step.run(fine.subarray(1), fine)).rejects.toThrow(/1 rows of 24 elements and 24 labels/);
     step.close();
+  });
+
+  it("knows more positions than a sequence has, under the same weights", async () => {
+    const wide = gpt2({ ...options, length: 8, context: 24 });
+    expect(compileEvaluation(wide.graph, { loss: wide.loss, batchSize: 1 }).parameters).toEqual(compileEvaluation(model.graph, { loss: model.loss, batchSize: 1 }).parameters);
+    const { tokens, labels } = sequences(new PhiloxStream(4n, 0), 1), parameters = initialParameters(model.graph, 1);
+    const slots = parameterLayout(model.graph).parameters;
+    /** The gradient by name, from the same weights by name; a table that is shorter takes its first rows. */
+    const gradient = async (of: LanguageModel): Promise<Map<string, Float32Array>> => {
+      const compiled = compileStep(of.graph, { loss: of.loss, batchSize: 1 }), step = new TrainStep(device, compiled);
+      const flat = new Float32Array(compiled.parameterCount);
+      compiled.parameters.forEach(({ offset, size }, i) => flat.set(parameters.subarray(slots[i]!.offset, slots[i]!.offset + size), offset));
+      step.setParameters(flat);
+      const { gradient: view } = await step.run(tokens.subarray(0, 8), labels.subarray(0, 8));
+      const named = new Map(compiled.parameters.map(({ name, offset, size }) => [name, view.slice(offset, offset + size)]));
+      step.close();
+      return named;
+    };
+    const known = await gradient(wide), own = await gradient(gpt2({ ...options, length: 8 }));
+    expect(known.get("positions/weight")!.subarray(8 * 32).every((g) => g === 0)).toBe(true);
+    known.set("positions/weight", known.get("positions/weight")!.slice(0, 8 * 32));
+    expect(known).toEqual(own);
   });
 
   it("travels as data: the job's text gives the same job back", () => {

@@ -1,4 +1,4 @@
-"""PyTorch's side of the GPT-2 comparison: writes the first weights, or trains from them; one JSON line.
+"""PyTorch's side of the GPT-2 and Llama comparison: writes the first weights, or trains from them; one JSON line.
 
 Weights travel as safetensors under our parameter names, matrices as (in, out). Tokens come from a
 linear congruential generator that both sides compute, so no data set is needed: random tokens give a
@@ -7,6 +7,7 @@ loss near log(vocabulary), and the steps' differences are the arithmetic's.
 import argparse
 import json
 import math
+import resource
 import struct
 import time
 
@@ -17,6 +18,9 @@ from torch import nn
 CONFIGS = {
     "124m": dict(vocabulary=50257, layers=12, heads=12, width=768),
     "small": dict(vocabulary=512, layers=4, heads=4, width=128),
+    "llama-small": dict(vocabulary=512, layers=4, heads=4, keys=2, width=128, hidden=344),
+    # One block of Llama 3.2 1B's shape over a small vocabulary: the block is what is measured.
+    "llama-block": dict(vocabulary=512, layers=1, heads=32, keys=8, width=2048, hidden=8192),
 }
 
 
@@ -61,6 +65,59 @@ class Gpt(nn.Module):
                 yield f"block{i}/{name}/bias", module.bias, False
         yield "norm/weight", self.norm.weight, False
         yield "norm/bias", self.norm.bias, False
+
+
+class LlamaBlock(nn.Module):
+    def __init__(self, width, heads, keys, hidden):
+        super().__init__()
+        self.heads, self.keys, self.size = heads, keys, width // heads
+        self.norm1, self.norm2 = nn.RMSNorm(width, eps=1e-5), nn.RMSNorm(width, eps=1e-5)
+        self.qkv = nn.Linear(width, (heads + 2 * keys) * self.size, bias=False)
+        self.out = nn.Linear(width, width, bias=False)
+        self.gate, self.up = nn.Linear(width, hidden, bias=False), nn.Linear(width, hidden, bias=False)
+        self.down = nn.Linear(hidden, width, bias=False)
+
+    def forward(self, x, cosine, sine):
+        batch, length, width = x.shape
+        q, k, v = (t.view(batch, length, -1, self.size).transpose(1, 2) for t in
+                   self.qkv(self.norm1(x)).split([width, self.keys * self.size, self.keys * self.size], dim=2))
+
+        def turn(t):
+            low, high = t.chunk(2, dim=-1)
+            return t * cosine + torch.cat((-high, low), dim=-1) * sine
+
+        mixed = F.scaled_dot_product_attention(turn(q), turn(k), v, is_causal=True, enable_gqa=True)
+        x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, width))
+        h = self.norm2(x)
+        return x + self.down(F.silu(self.gate(h)) * self.up(h))
+
+
+class Llama(nn.Module):
+    def __init__(self, vocabulary, layers, heads, keys, width, hidden, length):
+        super().__init__()
+        self.tokens = nn.Embedding(vocabulary, width)
+        self.blocks = nn.ModuleList(LlamaBlock(width, heads, keys, hidden) for _ in range(layers))
+        self.norm, self.head = nn.RMSNorm(width, eps=1e-5), nn.Linear(width, vocabulary, bias=False)
+        size = width // heads
+        turns = torch.outer(torch.arange(length, dtype=torch.float64), 10000.0 ** (-torch.arange(0, size, 2, dtype=torch.float64) / size))
+        self.register_buffer("cosine", torch.cat((turns, turns), dim=1).cos().float(), persistent=False)
+        self.register_buffer("sine", torch.cat((turns, turns), dim=1).sin().float(), persistent=False)
+
+    def forward(self, ids):
+        x = self.tokens(ids)
+        for block in self.blocks:
+            x = block(x, self.cosine, self.sine)
+        return self.head(self.norm(x))
+
+    def named(self):
+        """(our name, parameter, stored transposed)"""
+        yield "tokens/weight", self.tokens.weight, False
+        for i, b in enumerate(self.blocks):
+            for name, module in (("norm1", b.norm1), ("attention/qkv", b.qkv), ("attention/projection", b.out),
+                                 ("norm2", b.norm2), ("mlp/gate", b.gate), ("mlp/expansion", b.up), ("mlp/projection", b.down)):
+                yield f"block{i}/{name}/weight", module.weight, isinstance(module, nn.Linear)
+        yield "norm/weight", self.norm.weight, False
+        yield "head/weight", self.head.weight, True
 
 
 def initialize(model, layers):
@@ -116,7 +173,7 @@ def main():
     torch.set_num_threads(options.threads)
     torch.set_num_interop_threads(1)
     config = CONFIGS[options.config]
-    model = Gpt(**config, length=options.length)
+    model = (Llama if "hidden" in config else Gpt)(**config, length=options.length)
     if options.write:
         initialize(model, config["layers"])
         write(model, options.write)
@@ -139,7 +196,8 @@ def main():
         optimizer.step()
         seconds.append(time.perf_counter() - start)
         losses.append(loss.item())
-    print(json.dumps({"engine": f"pytorch {torch.__version__}", "losses": losses, "seconds": seconds}))
+    print(json.dumps({"engine": f"pytorch {torch.__version__}", "losses": losses, "seconds": seconds,
+                      "peakBytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
 
 
 main()

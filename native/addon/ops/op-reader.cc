@@ -7,6 +7,8 @@
 namespace tesra {
 namespace {
 
+constexpr uint32_t kAttributesMax = 24;  // a copy has 22
+
 bool touches(const Tensor& a, const Tensor& b) {
   return a.bytes && b.bytes && a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
 }
@@ -188,8 +190,8 @@ bool OpReader::read_attributes(Napi::Object op) {
   Napi::Object o;
   if (!read_object(env_, v, "attrs", &o)) return ok_ = false;
   Napi::Array keys = o.GetPropertyNames();
-  if (env_.IsExceptionPending() || keys.Length() > 16)
-    return fail("argument", "attrs could not be read, or has more than 16 entries");
+  if (env_.IsExceptionPending() || keys.Length() > kAttributesMax)
+    return fail("argument", "attrs could not be read, or has more than " + std::to_string(kAttributesMax) + " entries");
   for (uint32_t i = 0; i < keys.Length(); ++i) {
     std::string key;
     if (!read_string(env_, keys.Get(i), "attribute name", 64, &key)) return ok_ = false;

@@ -7,6 +7,7 @@ import { GraphError } from "../errors.js";
 import type { Graph, GraphNode } from "../graph/graph.js";
 import { BATCH, elementsOf, OPS } from "../graph/ops.js";
 import { philoxKey } from "../graph/philox.js";
+import { copied, expanded, placed, summed, transposed } from "./layout-copies.js";
 import type { PlanBuilder, PlanTensor } from "./plan-builder.js";
 
 export interface LowerOptions {
@@ -179,6 +180,49 @@ export class Lowering {
         break;
       case "geluGrad":
         this.builder.emit(numbers.tanh ? "gelu_tanh_grad" : "gelu_grad", [input(0), input(1)], [this.output(node)]);
+        break;
+      case "mul":
+      case "div":
+        this.builder.emit(node.op, [input(0), input(1)], [this.output(node)]);
+        break;
+      case "exp":
+      case "log":
+      case "sqrt":
+      case "erf":
+      case "sigmoid":
+        this.builder.emit(node.op, [input(0)], [this.output(node)]);
+        break;
+      case "stopGradient":
+        this.values.set(node.id, this.builder.view(input(0), this.shape(node.id)));
+        break;
+      case "rope":
+        this.builder.emit("rope", [input(0)], [this.output(node)],
+          { heads: numbers.heads!, headSize: numbers.headSize!, base: numbers.base!, inverse: Number(numbers.inverse) });
+        break;
+      case "transpose":
+        copied(this.builder, input(0), this.output(node), transposed(this.shape(node.inputs[0]!), node.attributes.permutation as readonly number[]));
+        break;
+      case "slice":
+        copied(this.builder, input(0), this.output(node), placed(this.shape(node.id), this.shape(node.inputs[0]!), numbers.axis!, numbers.start!, "from"));
+        break;
+      case "pad":
+        copied(this.builder, input(0), this.output(node),
+          { ...placed(this.shape(node.inputs[0]!), this.shape(node.id), numbers.axis!, numbers.before!, "to"), clear: true });
+        break;
+      case "concat": {
+        const out = this.output(node);
+        let start = 0;
+        node.inputs.forEach((id, i) => {
+          copied(this.builder, input(i), out, placed(this.shape(id), this.shape(node.id), numbers.axis!, start, "to"));
+          start += this.shape(id)[numbers.axis!]!;
+        });
+        break;
+      }
+      case "expand":
+        copied(this.builder, input(0), this.output(node), expanded(this.shape(node.inputs[0]!), this.shape(node.id)));
+        break;
+      case "sum":
+        summed(this.builder, input(0), this.shape(node.inputs[0]!), node.attributes.axes as readonly number[], this.output(node));
         break;
       case "silu":
         this.builder.emit("silu", [input(0)], [this.output(node)]);

@@ -53,6 +53,57 @@ const RULES: Readonly<Record<string, Rule>> = {
   gelu({ inputs: [x], attributes }, adjoint, graph) {
     return [graph.add("geluGrad", [tensor(adjoint), x!], attributes)];
   },
+  mul({ inputs: [a, b] }, adjoint, _, wanted) {
+    const dy = tensor(adjoint);
+    return [wanted[0] ? dy.mul(b!) : undefined, wanted[1] ? dy.mul(a!) : undefined];
+  },
+  div({ inputs: [, b], output }, adjoint, _, wanted) {
+    const da = tensor(adjoint).div(b!);
+    return [da, wanted[1] ? da.mul(output).scale(-1) : undefined];
+  },
+  exp: ({ output }, adjoint) => [tensor(adjoint).mul(output)],
+  log: ({ inputs: [x] }, adjoint) => [tensor(adjoint).div(x!)],
+  sqrt: ({ output }, adjoint) => [tensor(adjoint).div(output).scale(0.5)],
+  erf: ({ inputs: [x] }, adjoint) => [tensor(adjoint).mul(x!.mul(x!).scale(-1).exp()).scale(2 / Math.sqrt(Math.PI))],
+  sigmoid: ({ output }, adjoint) => [tensor(adjoint).mul(output).mul(output.scale(-1, 1))],
+  stopGradient: () => [undefined],
+  rope({ attributes }, adjoint, graph) {
+    return [graph.add("rope", [tensor(adjoint)], { ...attributes, inverse: !(attributes.inverse as boolean) })];
+  },
+  transpose({ attributes }, adjoint) {
+    const permutation = attributes.permutation as readonly number[];
+    return [tensor(adjoint).transpose(permutation.map((_, axis) => permutation.indexOf(axis)))];
+  },
+  slice({ inputs: [x], attributes }, adjoint, graph) {
+    const { axis, start, size } = attributes as { axis: number; start: number; size: number };
+    return [graph.add("pad", [tensor(adjoint)], { axis, before: start, after: x!.shape[axis]! - start - size })];
+  },
+  pad({ inputs: [x], attributes }, adjoint) {
+    const { axis, before } = attributes as { axis: number; before: number };
+    return [tensor(adjoint).slice(axis, before, before + x!.shape[axis]!)];
+  },
+  concat({ inputs, attributes }, adjoint, _, wanted) {
+    const axis = attributes.axis as number;
+    let end = 0;
+    return inputs.map(({ shape }, i) => {
+      const start = end;
+      end += shape[axis]!;
+      return wanted[i] ? tensor(adjoint).slice(axis, start, end) : undefined;
+    });
+  },
+  expand({ inputs: [x], output }, adjoint) {
+    const added = output.shape.length - x!.shape.length;
+    const axes = output.shape.flatMap((size, i) => (i < added || x!.shape[i - added] !== size ? [i] : []));
+    const dy = tensor(adjoint);
+    return [axes.length === 0 ? dy : dy.sum(axes).reshape(x!.shape)];
+  },
+  /** A scalar's adjoint is a number, which every element then has. */
+  sum({ inputs: [x], attributes }, adjoint) {
+    const axes = attributes.axes as readonly number[];
+    if (typeof adjoint === "number") return [x!.scale(0, adjoint)];
+    const kept = x!.shape.map((size, i) => (axes.includes(i) ? 1 : size));
+    return [adjoint.reshape(kept).expand(x!.shape)];
+  },
   silu({ inputs: [x] }, adjoint, graph) {
     return [graph.add("siluGrad", [tensor(adjoint), x!])];
   },

@@ -124,8 +124,9 @@ export class Graph {
       throw new GraphError(code, message + (named && `; its inputs are ${named}`),
         { op, node: fullName, shapes: inputs.map((input) => input.shape) });
     };
-    if (inputs.length !== definition.inputs) {
-      fail(`takes ${definition.inputs} inputs, got ${inputs.length}`, "attribute");
+    const [least, most] = typeof definition.inputs === "number" ? [definition.inputs, definition.inputs] : definition.inputs;
+    if (inputs.length < least || inputs.length > most) {
+      fail(`takes ${least === most ? least : `${least} to ${most}`} inputs, got ${inputs.length}`, "attribute");
     }
     for (const input of inputs) {
       if (input.graph !== this) fail(`input "${input.name}" belongs to another graph`, "attribute");
@@ -242,6 +243,38 @@ export class Tensor {
   /** The tanh form is GPT-2's. */
   gelu(form: "erf" | "tanh" = "erf"): Tensor { return this.graph.add("gelu", [this], { tanh: form === "tanh" }); }
   silu(): Tensor { return this.graph.add("silu", [this]); }
+  /** Element by element, of equal shapes. */
+  mul(other: Tensor): Tensor { return this.graph.add("mul", [this, other]); }
+  div(other: Tensor): Tensor { return this.graph.add("div", [this, other]); }
+  sub(other: Tensor): Tensor { return this.add(other.scale(-1)); }
+  exp(): Tensor { return this.graph.add("exp", [this]); }
+  log(): Tensor { return this.graph.add("log", [this]); }
+  sqrt(): Tensor { return this.graph.add("sqrt", [this]); }
+  erf(): Tensor { return this.graph.add("erf", [this]); }
+  sigmoid(): Tensor { return this.graph.add("sigmoid", [this]); }
+  tanh(): Tensor { return this.scale(2).sigmoid().scale(2, -1); }
+  /** The value; no gradient flows back. */
+  stopGradient(): Tensor { return this.graph.add("stopGradient", [this]); }
+  /** This (batch, length, columns): the first `heads` heads of `headSize` columns turn by their position. */
+  rope(heads: number, headSize: number, base = 10_000): Tensor {
+    return this.graph.add("rope", [this], { heads, headSize, base, inverse: false });
+  }
+  /** Axis i of the result is axis permutation[i] of this. */
+  transpose(permutation: readonly number[]): Tensor { return this.graph.add("transpose", [this], { permutation }); }
+  /** [start, end) of an axis; negative axes count from the back. */
+  slice(axis: number, start: number, end: number): Tensor {
+    return this.graph.add("slice", [this], { axis: this.axis(axis), start, size: end - start });
+  }
+  concat(others: readonly Tensor[], axis: number): Tensor {
+    return this.graph.add("concat", [this, ...others], { axis: this.axis(axis) });
+  }
+  /** Repeats sizes of 1, and adds dimensions in front, up to `shape`. */
+  expand(shape: readonly (number | null)[]): Tensor {
+    return this.graph.add("expand", [this], { shape: shape.map((size) => size ?? BATCH) });
+  }
+  /** Over some axes, which the result lacks, or over all. */
+  sum(axes: readonly number[] = []): Tensor { return this.graph.add("sum", [this], { axes: axes.map((axis) => this.axis(axis)) }); }
+  private axis(axis: number): number { return axis < 0 ? axis + this.shape.length : axis; }
   softmax(): Tensor { return this.graph.add("softmax", [this]); }
   /** Give each use of dropout its own stream. */
   dropout(rate: number, options: { stream: number; seed?: number }): Tensor {

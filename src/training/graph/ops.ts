@@ -25,7 +25,8 @@ export interface TensorType {
 }
 
 export interface OpDefinition {
-  inputs: number;
+  /** How many, or at least and at most. */
+  inputs: number | readonly [number, number];
   derived?: true;
   /** Changes the variable that is its first input. */
   writes?: true;
@@ -90,6 +91,27 @@ function windows(size: number, kernel: number, stride: number, pad: number, what
 
 const leading = (shape: Shape): Shape => shape.slice(0, -1);
 const lastOf = (shape: Shape): number => shape[shape.length - 1]!;
+
+/** From the front, 0 to rank - 1. */
+const axisOf = (x: TensorType, attributes: Attributes, fail: Fail): number => {
+  const axis = attributes.axis as number;
+  if (axis >= x.shape.length) fail(`there is no axis ${axis} in ${formatShape(x.shape)}`, "attribute");
+  return axis;
+};
+const AXIS = integer(0, RANK_MAX - 1);
+const EXTENT = integer(0, DIMENSION_MAX);
+const axesList = (value: unknown, op: string, key: string): readonly number[] => {
+  const valid = Array.isArray(value) && value.length <= RANK_MAX && new Set(value).size === value.length &&
+    value.every((axis) => Number.isInteger(axis) && axis >= 0 && axis < RANK_MAX);
+  if (!valid) attributeError(op, `"${key}" must be different axes from 0 to ${RANK_MAX - 1}, got ${JSON.stringify(value)}`);
+  return [...(value as number[])];
+};
+/** A size that a slice or a join may change: anything but the batch. */
+const resized = (x: TensorType, axis: number, size: number, fail: Fail): Shape => {
+  if (x.shape[axis] === BATCH) fail("the batch cannot be cut, joined or padded");
+  if (size < 1 || size > DIMENSION_MAX) fail(`axis ${axis} would have size ${size}`);
+  return x.shape.with(axis, size);
+};
 
 const rate = (value: unknown, op: string, key: string): number => {
   const number = finite(value, op, key);
@@ -233,6 +255,14 @@ export const OPS: Readonly<Record<string, OpDefinition>> = {
   assignAdd: { inputs: 2, writes: true, attributes: {}, infer: elementwise },
   scale: { inputs: 1, attributes: { alpha: finite, beta: finite }, infer: elementwise },
   relu: { inputs: 1, attributes: {}, infer: elementwise },
+  mul: { inputs: 2, attributes: {}, infer: elementwise },
+  div: { inputs: 2, attributes: {}, infer: elementwise },
+  exp: { inputs: 1, attributes: {}, infer: elementwise },
+  /** -infinity at 0, NaN below. */
+  log: { inputs: 1, attributes: {}, infer: elementwise },
+  sqrt: { inputs: 1, attributes: {}, infer: elementwise },
+  erf: { inputs: 1, attributes: {}, infer: elementwise },
+  sigmoid: { inputs: 1, attributes: {}, infer: elementwise },
   /** Hendrycks and Gimpel 2016; `tanh` chooses their approximation, which GPT-2 uses. */
   gelu: { inputs: 1, attributes: { tanh: flag }, infer: elementwise },
   silu: { inputs: 1, attributes: {}, infer: elementwise },
@@ -274,6 +304,101 @@ export const OPS: Readonly<Record<string, OpDefinition>> = {
       return { shape: [batch, length, columns / 3], dtype: "f32" };
     },
     multiplyAdds: ([qkv], output, { causal }) => elementsOf(output.shape) * attended(qkv!.shape[1]!, causal as boolean) * 2,
+  },
+  /** The value; no gradient flows back. */
+  stopGradient: { inputs: 1, attributes: {}, infer: elementwise },
+  /**
+   * Rotary positions (Su et al. 2021) on x (batch, length, columns): the first `heads` heads of `headSize`
+   * columns turn, each pair (i, i + headSize / 2) by position * base^(-2 i / headSize); the rest stay.
+   */
+  rope: {
+    inputs: 1,
+    attributes: { heads: integer(1, 65_536), headSize: integer(2, 65_536), base: finite, inverse: flag },
+    infer: ([x], { heads, headSize, base }, fail) => {
+      requireType(x!, "f32", "x", fail);
+      requireRank(x!, 3, "x", fail);
+      if ((headSize as number) % 2 !== 0) fail(`a head of ${String(headSize)} columns has no halves`, "attribute");
+      if (!((base as number) >= 1 && (base as number) <= 1e12)) fail(`"base" must be from 1 to 1e12, got ${String(base)}`, "attribute");
+      if ((heads as number) * (headSize as number) > lastOf(x!.shape)) {
+        fail(`${String(heads)} heads of ${String(headSize)} columns do not fit ${formatShape(x!.shape)}`);
+      }
+      return { shape: x!.shape, dtype: "f32" };
+    },
+  },
+  /** Axis i of the result is axis permutation[i] of x. */
+  transpose: {
+    inputs: 1,
+    attributes: { permutation: axesList },
+    infer: ([x], { permutation }, fail) => {
+      const axes = permutation as readonly number[];
+      requireType(x!, "f32", "x", fail);
+      if (axes.length !== x!.shape.length || axes.some((axis) => axis >= axes.length)) {
+        fail(`"permutation" must name each of the ${x!.shape.length} axes once, got ${JSON.stringify(axes)}`, "attribute");
+      }
+      if (x!.shape[0] === BATCH && axes[0] !== 0) fail("the batch must stay the first dimension");
+      return { shape: axes.map((axis) => x!.shape[axis]!), dtype: "f32" };
+    },
+  },
+  /** [start, start + size) of an axis. */
+  slice: {
+    inputs: 1,
+    attributes: { axis: AXIS, start: EXTENT, size: EXTENT },
+    infer: ([x], attributes, fail) => {
+      requireType(x!, "f32", "x", fail);
+      const axis = axisOf(x!, attributes, fail), start = attributes.start as number, size = attributes.size as number;
+      const shape = resized(x!, axis, size, fail);
+      if (start + size > x!.shape[axis]!) fail(`${start} to ${start + size} is not within axis ${axis} of ${formatShape(x!.shape)}`);
+      return { shape, dtype: "f32" };
+    },
+  },
+  /** `before` and `after` zeros along an axis. */
+  pad: {
+    inputs: 1,
+    attributes: { axis: AXIS, before: EXTENT, after: EXTENT },
+    infer: ([x], attributes, fail) => {
+      requireType(x!, "f32", "x", fail);
+      const axis = axisOf(x!, attributes, fail);
+      const size = x!.shape[axis]! + (attributes.before as number) + (attributes.after as number);
+      return { shape: resized(x!, axis, size, fail), dtype: "f32" };
+    },
+  },
+  concat: {
+    inputs: [1, 8],
+    attributes: { axis: AXIS },
+    infer: (inputs, attributes, fail) => {
+      const axis = axisOf(inputs[0]!, attributes, fail), size = inputs.reduce((sum, x) => sum + (x.shape[axis] ?? 0), 0);
+      inputs.forEach((x, i) => {
+        requireType(x, "f32", `input ${i}`, fail);
+        const fits = x.shape.length === inputs[0]!.shape.length && same(x.shape.with(axis, 0), inputs[0]!.shape.with(axis, 0));
+        if (!fits) fail(`inputs must differ along axis ${axis} alone, got ${inputs.map((each) => formatShape(each.shape)).join(" and ")}`);
+      });
+      return { shape: resized(inputs[0]!, axis, size, fail), dtype: "f32" };
+    },
+  },
+  /** Repeats sizes of 1, and adds dimensions in front, up to `shape`. */
+  expand: {
+    inputs: 1,
+    attributes: { shape: shapeOf },
+    infer: ([x], attributes, fail) => {
+      const shape = attributes.shape as Shape, added = shape.length - x!.shape.length;
+      requireType(x!, "f32", "x", fail);
+      if (added < 0 || x!.shape.some((size, i) => size !== 1 && size !== shape[added + i])) {
+        fail(`${formatShape(x!.shape)} does not repeat to ${formatShape(shape)}`);
+      }
+      return { shape, dtype: "f32" };
+    },
+  },
+  /** The sum over `axes`, which are gone from the result; over all of them when the list is empty. */
+  sum: {
+    inputs: 1,
+    attributes: { axes: axesList },
+    infer: ([x], attributes, fail) => {
+      const axes = attributes.axes as readonly number[];
+      requireType(x!, "f32", "x", fail);
+      const strange = axes.find((axis) => axis >= x!.shape.length);
+      if (strange !== undefined) fail(`there is no axis ${strange} in ${formatShape(x!.shape)}`, "attribute");
+      return { shape: axes.length === 0 ? [] : x!.shape.filter((_, i) => !axes.includes(i)), dtype: "f32" };
+    },
   },
   conv2d: {
     inputs: 2,
