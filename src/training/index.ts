@@ -36,10 +36,16 @@ export type { ElementArray, ElementType } from "./format/element-type.js";
 export {
   exportWeights, gpt2WeightMap, importWeights, llamaWeightMap, type LlamaMapOptions, type WeightMap, type WeightMapping,
 } from "./format/hugging-face.js";
+export { exportOnnx, type OnnxExportOptions } from "./format/onnx/export.js";
+export { importOnnx, ONNX_OPERATORS, type OnnxImportOptions, type OnnxModel } from "./format/onnx/import.js";
+export type { ExternalData } from "./format/onnx/tensor.js";
 export { decodeNpy, encodeNpy } from "./format/npy.js";
 export {
   decodeSafetensors, encodeSafetensors, SafetensorsFile, safetensorsChunks, type NamedTensor, type StoredTensor, type TensorEntry,
 } from "./format/safetensors.js";
+export { sampleToken, type SamplingOptions } from "./text/sampling.js";
+export { TextGenerator, type GenerateOptions, type TextModel } from "./text/text-generator.js";
+export { BpeTokenizer, byteTokenizer, type Tokenizer } from "./text/tokenizer.js";
 export { encodeTokenShard, TokenShards, type TokenBatch, type TokenShardOptions } from "./format/token-shard.js";
 export { Session, type Progress, type RunOptions, type SessionLink, type SessionModules, type SessionOptions, type SubmittedJob } from "./cluster/session.js";
 export { combineMetrics, MemoryMetrics, type HistogramCounts, type MetricRecord, type MetricsSink } from "./metrics/sink.js";

@@ -25,8 +25,8 @@ export interface EvaluationResult {
   rows: number;
 }
 
-/** Pixels, or the ids of tokens: the type of the graph's input. */
-export type Inputs = Uint8Array | Int32Array;
+/** Pixels, the ids of tokens, or floats: the type of the graph's input. */
+export type Inputs = Uint8Array | Int32Array | Float32Array;
 
 /** What a plan is fed with; copies one batch in and checks it. */
 class Feed {
