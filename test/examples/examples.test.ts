@@ -44,6 +44,10 @@ const EXAMPLES: Record<string, { args?: string[]; prints: RegExp[]; timeoutMs: n
     // ten classes: chance is 10 %
     timeoutMs: 60_000, prints: [/535824 parameters/, /epoch 2: loss 0\.\d+, test accuracy (?:[7-9]\d|100)\.\d %/],
   },
+  "training/gpt2-text.mjs": {
+    timeoutMs: 60_000, // the loss begins at log 256 = 5.5
+    prints: [/28 tensors, 120\d{3} weights/, /step 1: loss 5\.\d+\nstep 60: loss [0-3]\.\d+/, /sampled: ".+"/, /tokens\/s sampled/, /written and read back: true/],
+  },
   "network/create-network.mjs": { args: [folder], timeoutMs: 30_000, prints: [/supernet node --config/, /supernet submit/] },
   "network/session.mjs": {
     timeoutMs: 120_000,
