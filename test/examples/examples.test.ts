@@ -48,6 +48,9 @@ const EXAMPLES: Record<string, { args?: string[]; prints: RegExp[]; timeoutMs: n
     timeoutMs: 60_000, // the loss begins at log 256 = 5.5
     prints: [/28 tensors, 120\d{3} weights/, /step 1: loss 5\.\d+\nstep 60: loss [0-3]\.\d+/, /sampled: ".+"/, /tokens\/s sampled/, /written and read back: true/],
   },
+  "training/onnx-finetune.mjs": {
+    timeoutMs: 60_000, prints: [/pytorch .*12 weights/, /step 1: loss 2\.\d+\nstep 40: loss 0\.\d+/, /(1[6-9]|20) of 20 right; exported \d+ bytes, read back within (0|\de-)/],
+  },
   "network/create-network.mjs": { args: [folder], timeoutMs: 30_000, prints: [/supernet node --config/, /supernet submit/] },
   "network/session.mjs": {
     timeoutMs: 120_000,
