@@ -35,14 +35,19 @@ export function expanded(shape: readonly number[], to: readonly number[]): Strid
 }
 
 export function copied(builder: PlanBuilder, from: PlanTensor, to: PlanTensor, copy: StridedCopy): void {
-  const attributes: Record<string, number> = {
-    fromOffset: copy.fromOffset ?? 0, toOffset: copy.toOffset ?? 0, clear: Number(copy.clear ?? false),
+  const attributes: Record<string, number> = {};
+  // What is left out is 0, and 1 for sizes.
+  const put = (name: string, value: number, missing = 0): void => {
+    if (value !== missing) attributes[name] = value;
   };
+  put("fromOffset", copy.fromOffset ?? 0);
+  put("toOffset", copy.toOffset ?? 0);
+  put("clear", Number(copy.clear ?? false));
   const first = RANK_MAX - copy.sizes.length;
   copy.sizes.forEach((size, i) => {
-    attributes[`size${first + i}`] = size;
-    attributes[`from${first + i}`] = copy.from[i]!;
-    attributes[`to${first + i}`] = copy.to[i]!;
+    put(`size${first + i}`, size, 1);
+    put(`from${first + i}`, copy.from[i]!);
+    put(`to${first + i}`, copy.to[i]!);
   });
   builder.emit("copy", [from], [to], attributes);
 }
