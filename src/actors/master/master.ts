@@ -13,6 +13,7 @@ import type { Device } from "../../device/device.js";
 import { behavior, Refusal, replyLater, type Meta, type System } from "../../runtime/index.js";
 import { DEFAULT_RANGE_BPS, defaultUnitPrices, quoteTask } from "../../scheduler/index.js";
 import { canonicalJob, jobId, parseJob } from "../../training/index.js";
+import { parseNetworkJob } from "../parameter-server/hosted-task.js";
 import type { Transactor } from "../chain-node/transactor.js";
 import type { NodeAddress, Role } from "../node/config.js";
 import type { Links } from "../node/links.js";
@@ -145,7 +146,7 @@ export function master(modules: MasterModules) {
     };
 
     const quote = async (request: QuoteRequest): Promise<QuoteReply> => {
-      const job = parseJob(request.job);
+      const job = parseNetworkJob(request.job);
       const workers = nodes.ofRole("worker").filter((node) => node.capability !== undefined)
         .sort((a, b) => Number(b.capability!.power.fp32 - a.capability!.power.fp32)).slice(0, request.workers);
       if (workers.length < request.workers) {

@@ -7,7 +7,7 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "nod
 import { join } from "node:path";
 import { handOver, Refusal, type Reply } from "../../runtime/index.js";
 import {
-  canonicalJob, CheckpointDirectory, compileStep, createUpdateKernels, initialParameters, jobId, parseJob, ParameterStore,
+  canonicalJob, CheckpointDirectory, compileStep, createUpdateKernels, initialParameters, jobId, parseJob, ParameterStore, type ParsedJob,
 } from "../../training/index.js";
 import type { Device } from "../../device/device.js";
 import type { ParameterServerProtocol, Progress } from "./protocol.js";
@@ -173,10 +173,22 @@ export class HostedTask {
   }
 }
 
+/**
+ * A job that a network of this version trains: asynchronously, with whole gradients. The other rules need workers that
+ * say when they are idle, which these do not; they would wait for each other for ever. Throws JobError, Refusal.
+ */
+export function parseNetworkJob(text: string): ParsedJob {
+  const job = parseJob(text);
+  const { mode, compression } = job.operation.rules;
+  if (mode !== "async") throw new Refusal("unsupported-rules", `the network trains with mode "async"; "${mode}" is for a ParameterStore of your own`);
+  if (compression !== undefined) throw new Refusal("unsupported-rules", "the network's gradients travel uncompressed: leave compression out of the rules");
+  return job;
+}
+
 /** Initialises a task from its job's seed, or resumes it from its newest whole checkpoint. */
 export async function openHostedTask(request: HostRequest, modules: HostModules): Promise<HostedTask> {
   if (!TASK_ID.test(request.taskId)) throw new Refusal("bad-task-id", `a task id is a decimal number, got ${JSON.stringify(request.taskId)}`);
-  const job = parseJob(request.job);
+  const job = parseNetworkJob(request.job);
   const { loss, logits, correct, optimizer, rules } = job.operation;
   const compiled = compileStep(job.graph, { loss, logits, correct, batchSize: job.run.batchSize });
   const dir = join(modules.dataDir, "tasks", request.taskId);
