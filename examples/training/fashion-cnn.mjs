@@ -1,4 +1,4 @@
-// Trains a CNN above 92 % on Fashion-MNIST: AdamW behind a parameter store, whose rate climbs and then falls linearly.
+// Trains a wider CNN on Fashion-MNIST: AdamW behind a parameter store, whose rate climbs and then falls linearly.
 // Run: node examples/training/fashion-cnn.mjs --data <folder with the four Fashion-MNIST files> [--epochs 8] [--metrics runs/1]
 // Without --data it trains on a few synthetic rows for one epoch.
 import { parseArgs } from "node:util";

@@ -43,7 +43,7 @@ export function cnn(options: ModelOptions & { filters?: readonly [number, number
 
 /**
  * Two convolutions of 3x3 with padding, each with max pooling, dropout before both dense layers: 421,648 parameters,
- * 12.5 M multiply-adds an image and step. Eight epochs of AdamW (docs/training.md) end above 92 % on Fashion-MNIST.
+ * 12.5 M multiply-adds an image and step. Eight epochs of AdamW: docs/training-metrics.md.
  */
 export function wideCnn(options: ModelOptions & { filters?: readonly [number, number]; units?: number; dropout?: number } = {}): nn.Classifier {
   const { height = 28, width = 28, channels = 1, classes = 10, filters = [32, 64], units = 128, dropout = 0.25 } = options;
